@@ -1,0 +1,44 @@
+# Tasks of limiquantix. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VERSION := $(shell cat VERSION)
+COMMIT  := $(shell git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+export CGO_ENABLED ?= 0
+# `sudo make` loses Go from PATH.
+export PATH := $(PATH):/usr/local/go/bin
+PLUGINS := kvm local
+
+.PHONY: help
+help: ## List the tasks
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')" 2>/dev/null || grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build every binary into bin/ and bin/plugins/
+	@mkdir -p bin/plugins
+	@go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./controller/cmd/limiquantix-controller ./agent/cmd/limiquantix-agent ./cli/cmd/lqctl
+	@for p in $(PLUGINS); do \
+	  mkdir -p bin/plugins/$$p && \
+	  go build -trimpath -ldflags '$(LDFLAGS)' -o bin/plugins/$$p/ ./plugins/$$p/cmd/limiquantix-plugin-$$p && \
+	  go run ./sdk/cmd/plugin-manifest bin/plugins/$$p/limiquantix-plugin-$$p || exit 1; \
+	done
+
+.PHONY: generate
+generate: ## Generate Go from proto/
+	@cd tools && GOWORK=off GOBIN=$(CURDIR)/.cache/tools go install tool
+	@cd tools/buf && GOWORK=off GOBIN=$(CURDIR)/.cache/tools go install tool
+	@cd proto && PATH="$(CURDIR)/.cache/tools:$$PATH" buf generate
+
+.PHONY: lint
+lint: ## Check formatting, vet, and the proto contracts
+	@cd tools && GOWORK=off GOBIN=$(CURDIR)/.cache/tools go install tool
+	@cd tools/buf && GOWORK=off GOBIN=$(CURDIR)/.cache/tools go install tool
+	@out=$$(git ls-files '*.go' | grep -v '^proto/gen/' | xargs .cache/tools/gofumpt -l); if [ -n "$$out" ]; then echo "gofumpt would change:"; echo "$$out"; exit 1; fi
+	@cd proto && ../.cache/tools/buf lint
+	@for m in $$(go list -m -f '{{.Dir}}'); do (cd $$m && go vet ./...) || exit 1; done
+
+.PHONY: test
+test: ## Run every test of every module against real backends
+	@go run ./test/cmd/lab packages
+	@go run ./test/cmd/runtests
