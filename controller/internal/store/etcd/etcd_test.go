@@ -1,0 +1,36 @@
+package etcd_test
+
+import (
+	"testing"
+
+	"github.com/limiquantix/limiquantix/controller/internal/store"
+	"github.com/limiquantix/limiquantix/controller/internal/store/etcd"
+	"github.com/limiquantix/limiquantix/controller/internal/store/storetest"
+)
+
+func open(tb testing.TB, cfg etcd.EmbeddedConfig) *etcd.Store {
+	tb.Helper()
+	s, err := etcd.OpenEmbedded(tb.Context(), cfg)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return s
+}
+
+func TestConformanceEmbedded(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Subject {
+		cfg := etcd.EmbeddedConfig{Dir: t.TempDir()}
+		s := open(t, cfg)
+		return storetest.Subject{Store: s, Reopen: func() store.Store {
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return open(t, cfg)
+		}}
+	})
+}
