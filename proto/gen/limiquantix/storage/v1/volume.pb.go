@@ -486,19 +486,15 @@ func (*VolumeSource_SnapshotId) isVolumeSource_Source() {}
 
 func (*VolumeSource_VolumeId) isVolumeSource_Source() {}
 
-// VolumeQos limits a volume's traffic per attachment; 0 = no limit.
+// VolumeQos limits a volume's traffic per attachment, reads and writes together; 0 = no limit.
 type VolumeQos struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Bytes per second read.
-	ReadBytesPerSecond int64 `protobuf:"varint,1,opt,name=read_bytes_per_second,json=readBytesPerSecond,proto3" json:"read_bytes_per_second,omitempty"`
-	// Bytes per second written.
-	WriteBytesPerSecond int64 `protobuf:"varint,2,opt,name=write_bytes_per_second,json=writeBytesPerSecond,proto3" json:"write_bytes_per_second,omitempty"`
-	// Operations per second read.
-	ReadOpsPerSecond int64 `protobuf:"varint,3,opt,name=read_ops_per_second,json=readOpsPerSecond,proto3" json:"read_ops_per_second,omitempty"`
-	// Operations per second written.
-	WriteOpsPerSecond int64 `protobuf:"varint,4,opt,name=write_ops_per_second,json=writeOpsPerSecond,proto3" json:"write_ops_per_second,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Reads and writes per second.
+	Iops int64 `protobuf:"varint,1,opt,name=iops,proto3" json:"iops,omitempty"`
+	// Bytes read and written per second.
+	BytesPerSecond int64 `protobuf:"varint,2,opt,name=bytes_per_second,json=bytesPerSecond,proto3" json:"bytes_per_second,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *VolumeQos) Reset() {
@@ -531,30 +527,16 @@ func (*VolumeQos) Descriptor() ([]byte, []int) {
 	return file_limiquantix_storage_v1_volume_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *VolumeQos) GetReadBytesPerSecond() int64 {
+func (x *VolumeQos) GetIops() int64 {
 	if x != nil {
-		return x.ReadBytesPerSecond
+		return x.Iops
 	}
 	return 0
 }
 
-func (x *VolumeQos) GetWriteBytesPerSecond() int64 {
+func (x *VolumeQos) GetBytesPerSecond() int64 {
 	if x != nil {
-		return x.WriteBytesPerSecond
-	}
-	return 0
-}
-
-func (x *VolumeQos) GetReadOpsPerSecond() int64 {
-	if x != nil {
-		return x.ReadOpsPerSecond
-	}
-	return 0
-}
-
-func (x *VolumeQos) GetWriteOpsPerSecond() int64 {
-	if x != nil {
-		return x.WriteOpsPerSecond
+		return x.BytesPerSecond
 	}
 	return 0
 }
@@ -819,12 +801,10 @@ const file_limiquantix_storage_v1_volume_proto_rawDesc = "" +
 	"\vsnapshot_id\x18\x02 \x01(\tH\x00R\n" +
 	"snapshotId\x12\x1d\n" +
 	"\tvolume_id\x18\x03 \x01(\tH\x00R\bvolumeIdB\b\n" +
-	"\x06source\"\xd3\x01\n" +
-	"\tVolumeQos\x121\n" +
-	"\x15read_bytes_per_second\x18\x01 \x01(\x03R\x12readBytesPerSecond\x123\n" +
-	"\x16write_bytes_per_second\x18\x02 \x01(\x03R\x13writeBytesPerSecond\x12-\n" +
-	"\x13read_ops_per_second\x18\x03 \x01(\x03R\x10readOpsPerSecond\x12/\n" +
-	"\x14write_ops_per_second\x18\x04 \x01(\x03R\x11writeOpsPerSecond\"\xe4\x04\n" +
+	"\x06source\"I\n" +
+	"\tVolumeQos\x12\x12\n" +
+	"\x04iops\x18\x01 \x01(\x03R\x04iops\x12(\n" +
+	"\x10bytes_per_second\x18\x02 \x01(\x03R\x0ebytesPerSecond\"\xe4\x04\n" +
 	"\fVolumeStatus\x129\n" +
 	"\x05phase\x18\x01 \x01(\x0e2#.limiquantix.storage.v1.VolumePhaseR\x05phase\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12J\n" +
