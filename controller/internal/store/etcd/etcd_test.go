@@ -1,12 +1,23 @@
 package etcd_test
 
 import (
+	"os"
 	"testing"
+
+	"go.uber.org/goleak"
 
 	"github.com/limiquantix/limiquantix/controller/internal/store"
 	"github.com/limiquantix/limiquantix/controller/internal/store/etcd"
 	"github.com/limiquantix/limiquantix/controller/internal/store/storetest"
 )
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(crashDir); dir != "" {
+		crashChild(dir)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func open(tb testing.TB, cfg etcd.EmbeddedConfig) *etcd.Store {
 	tb.Helper()

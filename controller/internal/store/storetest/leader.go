@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/limiquantix/limiquantix/controller/internal/store"
 	"github.com/limiquantix/limiquantix/controller/internal/store/election"
@@ -78,6 +79,24 @@ func deposedLeaderIsFenced(t *testing.T, sub Subject) {
 	if !fenced(next, "5") {
 		t.Fatal("a leader that resigned wrote")
 	}
+}
+
+// silentLeaderIsReplaced leaves a leader key behind, as a leader that died would.
+func silentLeaderIsReplaced(t *testing.T, sub Subject) {
+	s := sub.Store
+	lease, err := s.Grant(within(t), time.Second)
+	must(t, err)
+	res, err := commit(within(t), s, nil, store.PutLeased(election.KeyPrefix+"s", []byte("dead"), lease.ID))
+	must(t, err)
+	dead := store.CreateRevisionEquals(election.KeyPrefix+"s", res.Revision)
+	next, err := s.Campaign(within(t), "s", "next")
+	must(t, err)
+	_, err = s.KeepAlive(within(t), lease.ID)
+	wantErr(t, "the dead leader's lease", err, store.ErrLeaseNotFound)
+	if res, err := commit(within(t), s, []store.Condition{dead}, store.Put("s", nil)); err != nil || res.Succeeded {
+		t.Fatalf("the dead leader wrote: %+v, %v", res, err)
+	}
+	must(t, next.Resign(within(t)))
 }
 
 func campaignCancelled(t *testing.T, sub Subject) {

@@ -55,6 +55,7 @@ func Run(t *testing.T, open Factory) {
 		{"LeaseKeptAliveAndRevoked", leaseKeptAliveAndRevoked},
 		{"LeaderIsOne", leaderIsOne},
 		{"DeposedLeaderIsFenced", deposedLeaderIsFenced},
+		{"SilentLeaderIsReplaced", silentLeaderIsReplaced},
 		{"CampaignCancelled", campaignCancelled},
 		{"Status", status},
 		{"RestartKeepsEverything", restartKeepsEverything},

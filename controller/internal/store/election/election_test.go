@@ -1,0 +1,94 @@
+package election_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/limiquantix/limiquantix/controller/internal/store"
+	"github.com/limiquantix/limiquantix/controller/internal/store/election"
+	"github.com/limiquantix/limiquantix/controller/internal/store/memory"
+)
+
+const ttl = 9 * time.Second
+
+// cutOff is a store that stops renewing leases when told to, as one behind a
+// broken network would.
+type cutOff struct {
+	store.Store
+	broken atomic.Bool
+}
+
+func (c *cutOff) KeepAlive(ctx context.Context, id store.LeaseID) (time.Duration, error) {
+	if c.broken.Load() {
+		<-ctx.Done()
+		return 0, store.ErrUnavailable
+	}
+	return c.Store.KeepAlive(ctx, id)
+}
+
+// TestCutOffLeaderStopsInTime checks that a leader that cannot renew knows that
+// it no longer leads before anyone else can.
+func TestCutOffLeaderStopsInTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := &cutOff{Store: memory.Open(memory.Options{})}
+		defer func() { _ = s.Close() }()
+		l, err := election.Campaign(t.Context(), s, "n", "me", election.Options{TTL: ttl})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := make(chan time.Time, 1)
+		go func() {
+			other, err := election.Campaign(t.Context(), s.Store, "n", "other", election.Options{TTL: ttl})
+			if err != nil {
+				t.Error(err)
+			}
+			next <- time.Now()
+			_ = other.Resign(t.Context())
+		}()
+		time.Sleep(100 * ttl) // synthetic: renewals keep it the leader
+		select {
+		case <-l.Done():
+			t.Fatal("a healthy leader lost")
+		default:
+		}
+		s.broken.Store(true)
+		cut := time.Now()
+		<-l.Done()
+		stopped := time.Now()
+		if took := stopped.Sub(cut); took > ttl {
+			t.Errorf("stopped leading after %v", took)
+		}
+		if taken := <-next; taken.Before(stopped) {
+			t.Errorf("replaced %v before it stopped", stopped.Sub(taken))
+		}
+	})
+}
+
+func TestStaleKeyIsRemovedAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		s := memory.Open(memory.Options{})
+		defer func() { _ = s.Close() }()
+		old, err := election.Campaign(t.Context(), s, "n", "old", election.Options{TTL: ttl})
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		next, err := election.Campaign(t.Context(), s, "n", "new",
+			election.Options{TTL: ttl, StaleBefore: old.Fence().Revision})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if waited := time.Since(began); waited > 0 {
+			t.Errorf("waited %v for a key known to be stale", waited)
+		}
+		<-old.Done()
+		if err := next.Resign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
