@@ -1,0 +1,131 @@
+// Command lab starts the test lab's backends by hand: see the README of
+// test/lab for what they are.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"slices"
+	"syscall"
+
+	"github.com/limiquantix/limiquantix/test/lab"
+)
+
+const usage = `usage:
+  lab packages                                      install all that the lab needs
+  lab guest busybox|debian                          build or find a guest, print its files as JSON
+  lab node start --dir DIR --name NAME [--detach]   start a node; without --detach until interrupted
+  lab node stop  --dir DIR
+  lab node virsh --dir DIR -- ARGS...
+  lab node exec  --dir DIR -- COMMAND [ARGS...]
+`
+
+var errUsage = errors.New("wrong usage")
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := run(ctx, os.Args[1:])
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+	case errors.Is(err, errUsage):
+		fmt.Fprint(os.Stderr, usage)
+		os.Exit(2)
+	case errors.As(err, &exit) && exit.ExitCode() > 0:
+		os.Exit(exit.ExitCode())
+	default:
+		fmt.Fprintln(os.Stderr, "lab:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, args []string) error {
+	switch {
+	case slices.Equal(args, []string{"packages"}):
+		return lab.EnsurePackages(ctx, slices.Concat(lab.NodePackages, lab.BusyboxPackages, lab.DebianPackages)...)
+	case len(args) == 2 && args[0] == "guest":
+		return guest(ctx, args[1])
+	case len(args) >= 2 && args[0] == "node":
+		return node(ctx, args[1], args[2:])
+	}
+	return errUsage
+}
+
+// guest prints where a guest's files are.
+func guest(ctx context.Context, kind string) error {
+	var found any
+	switch kind {
+	case "busybox":
+		g, err := lab.BusyboxGuest(ctx)
+		if err != nil {
+			return err
+		}
+		found = g
+	default:
+		return errUsage
+	}
+	return json.NewEncoder(os.Stdout).Encode(found)
+}
+
+func node(ctx context.Context, verb string, args []string) error {
+	flags := flag.NewFlagSet("node "+verb, flag.ContinueOnError)
+	dir := flags.String("dir", "", "the node's `folder`; keep its path short")
+	name := flags.String("name", "", "the node's host name")
+	detach := flags.Bool("detach", false, "leave the node running")
+	if flags.Parse(args) != nil || *dir == "" {
+		return errUsage
+	}
+	if verb == "start" {
+		if *name == "" {
+			return errUsage
+		}
+		return startNode(ctx, *dir, *name, *detach)
+	}
+	n, err := lab.OpenNode(*dir)
+	if err != nil {
+		return err
+	}
+	switch rest := flags.Args(); {
+	case verb == "stop":
+		return n.Stop()
+	case verb == "virsh":
+		return inNode(ctx, n, "virsh", append([]string{"-c", "qemu:///system"}, rest...)...)
+	case verb == "exec" && len(rest) > 0:
+		return inNode(ctx, n, rest[0], rest[1:]...)
+	}
+	return errUsage
+}
+
+// startNode prints the node's socket once it answers.
+func startNode(ctx context.Context, dir, name string, detach bool) error {
+	var opts []lab.NodeOption
+	if detach {
+		opts = append(opts, lab.Detached())
+	}
+	n, err := lab.StartNode(ctx, dir, name, opts...)
+	if err != nil {
+		return err
+	}
+	fmt.Println(n.Socket())
+	if detach {
+		return nil
+	}
+	<-ctx.Done()
+	return n.Stop()
+}
+
+// inNode runs a command inside the node on this terminal.
+func inNode(ctx context.Context, n *lab.Node, name string, args ...string) error {
+	cmd := n.Command(ctx, name, args...)
+	cmd.SysProcAttr.Setpgid = false // stay in the terminal's foreground
+	cmd.Cancel = func() error { return cmd.Process.Kill() }
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	return cmd.Run()
+}

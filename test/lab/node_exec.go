@@ -1,0 +1,63 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"syscall"
+)
+
+// Command returns a command that will run inside the node, in all of its
+// namespaces, and die with it. When ctx ends its whole process group is killed.
+// The process that os/exec knows is nsenter, so a signal meant for the command
+// goes to the group: syscall.Kill(-cmd.Process.Pid, sig).
+func (n *Node) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	enter := []string{"-t", strconv.Itoa(n.pid), "-m", "-n", "-u", "-p", "--", name}
+	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	return cmd
+}
+
+// Exec runs a command inside the node and returns its standard output. An
+// error holds what it printed.
+func (n *Node) Exec(ctx context.Context, name string, args ...string) (string, error) {
+	out, err := output(n.Command(ctx, name, args...))
+	if err != nil {
+		return out, fmt.Errorf("node %s: %w", n.Name, err)
+	}
+	return out, nil
+}
+
+// Virsh runs virsh inside the node and returns its standard output.
+func (n *Node) Virsh(ctx context.Context, args ...string) (string, error) {
+	return n.Exec(ctx, "virsh", append([]string{"-q", "-c", "qemu:///system"}, args...)...)
+}
+
+// KillLibvirtd kills libvirtd as a crash would. Guests and virtlogd run on.
+func (n *Node) KillLibvirtd() error {
+	procs, err := n.processes()
+	if err != nil {
+		return err
+	}
+	for _, p := range procs {
+		if p.comm != "libvirtd" {
+			continue
+		}
+		if err := syscall.Kill(p.pid, syscall.SIGKILL); err != nil {
+			return fmt.Errorf("kill libvirtd of node %s: %w", n.Name, err)
+		}
+		return waitGone(p.pid, p.start)
+	}
+	return fmt.Errorf("node %s runs no libvirtd", n.Name)
+}
+
+// StartLibvirtd starts libvirtd again after KillLibvirtd, and returns when it
+// accepts connections; it then finds its guests by itself.
+func (n *Node) StartLibvirtd(ctx context.Context) error {
+	if _, err := n.Exec(ctx, "/usr/sbin/libvirtd", "-l", "-d", "-p", "/run/libvirt/libvirtd.pid"); err != nil {
+		return err
+	}
+	return n.waitSocket(ctx)
+}
