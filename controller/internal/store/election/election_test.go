@@ -14,8 +14,8 @@ import (
 
 const ttl = 9 * time.Second
 
-// cutOff is a store that stops renewing leases when told to, as one behind a
-// broken network would.
+// cutOff is a store that stops answering when told to, as one behind a broken
+// network would.
 type cutOff struct {
 	store.Store
 	broken atomic.Bool
@@ -27,6 +27,33 @@ func (c *cutOff) KeepAlive(ctx context.Context, id store.LeaseID) (time.Duration
 		return 0, store.ErrUnavailable
 	}
 	return c.Store.KeepAlive(ctx, id)
+}
+
+func (c *cutOff) Get(ctx context.Context, key string) (store.KV, error) {
+	if c.broken.Load() {
+		<-ctx.Done()
+		return store.KV{}, store.ErrUnavailable
+	}
+	return c.Store.Get(ctx, key)
+}
+
+func (c *cutOff) Watch(ctx context.Context, prefix string, from int64) (store.Watcher, error) {
+	w, err := c.Store.Watch(ctx, prefix, from)
+	return cutOffWatcher{Watcher: w, cut: c}, err
+}
+
+type cutOffWatcher struct {
+	store.Watcher
+	cut *cutOff
+}
+
+func (w cutOffWatcher) Next(ctx context.Context) (store.Batch, error) {
+	batch, err := w.Watcher.Next(ctx)
+	if w.cut.broken.Load() {
+		<-ctx.Done()
+		return store.Batch{}, store.ErrUnavailable
+	}
+	return batch, err
 }
 
 // TestCutOffLeaderStopsInTime checks that a leader that cannot renew knows that

@@ -1,6 +1,7 @@
 package etcd_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -97,6 +98,29 @@ func TestDirectoryIsPrivateAndLocked(t *testing.T) {
 	}
 	if _, err := etcd.OpenEmbedded(t.Context(), etcd.EmbeddedConfig{}); !errors.Is(err, store.ErrInvalid) {
 		t.Fatalf("without a directory: %v", err)
+	}
+}
+
+// TestRestartLeadsAtOnce checks that nobody waits for the lease of a leader that
+// cannot live any more: the one of the process before.
+func TestRestartLeadsAtOnce(t *testing.T) {
+	cfg := etcd.EmbeddedConfig{Dir: t.TempDir()}
+	cfg.ElectionTTL = time.Hour
+	s := open(t, cfg)
+	if _, err := s.Campaign(t.Context(), "n", "before"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	l, err := open(t, cfg).Campaign(ctx, "n", "after")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Resign(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -41,6 +41,7 @@ func Run(t *testing.T, open Factory) {
 		{"ListAtOneRevisionUnderWriters", listAtOneRevision},
 		{"IndependentTransactions", independentTransactions},
 		{"TransactionsOfOneCallInOrder", orderedTransactions},
+		{"NoWriteSkew", noWriteSkew},
 		{"CompareAndSwapRace", compareAndSwapRace},
 		{"CountersOfManyCallers", countersOfManyCallers},
 		{"LargeTransactions", largeTransactions},

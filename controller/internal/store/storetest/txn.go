@@ -163,6 +163,46 @@ func orderedTransactions(t *testing.T, sub Subject) {
 	}
 }
 
+// noWriteSkew has transactions that each write what the other must not find: no
+// key is written twice, and yet they may not be judged side by side.
+func noWriteSkew(t *testing.T, sub Subject) {
+	s := sub.Store
+	unless := func(other, key string) store.Txn {
+		return store.Txn{Conditions: []store.Condition{store.KeyAbsent(other)}, Ops: []store.Op{store.Put(key, nil)}}
+	}
+	res, err := s.Commit(within(t), []store.Txn{unless("k/b", "k/a"), unless("k/a", "k/b")})
+	must(t, err)
+	if !res[0].Succeeded || res[1].Succeeded {
+		t.Fatalf("in one call: %+v", res)
+	}
+	for round := range 30 {
+		a, b := fmt.Sprintf("k/%d/a", round), fmt.Sprintf("k/%d/b", round)
+		var won atomic.Int32
+		var wg sync.WaitGroup
+		for n := range 16 {
+			wg.Go(func() {
+				mine, other := a, b
+				if n%2 == 1 {
+					mine, other = b, a
+				}
+				res, err := s.Commit(t.Context(), []store.Txn{unless(other, mine)})
+				switch {
+				case err != nil:
+					t.Error(err)
+				case res[0].Succeeded:
+					won.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		list, err := s.List(within(t), fmt.Sprintf("k/%d/", round), store.ListOptions{})
+		must(t, err)
+		if len(list.KVs) != 1 || list.KVs[0].Version != int64(won.Load()) {
+			t.Fatalf("round %d: %+v after %d successes", round, list.KVs, won.Load())
+		}
+	}
+}
+
 func compareAndSwapRace(t *testing.T, sub Subject) {
 	s := sub.Store
 	const racers, rounds = 64, 15
