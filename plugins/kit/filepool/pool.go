@@ -1,0 +1,228 @@
+// Package filepool keeps volumes and image copies as files below one directory: the local and the NFS driver are thin around it.
+//
+//	<pool>/.limiquantix-pool     marker: which pool this is; a directory with another marker, or foreign content and no marker, is refused
+//	<pool>/volumes/<id>.<format> and <id>.json, its record
+//	<pool>/images/<id>.<format>  and <id>.json
+//	<pool>/tmp/                  what is being made; emptied when the pool is opened
+//
+// An object exists when its record does: content is written and synced under tmp, renamed into place, and the record is written last. On removal
+// the record goes last. So a crash at any point leaves something that the same call, issued again, finishes; nothing half-made is ever listed.
+// All access goes through os.Root: no name leads out of the pool.
+package filepool
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/limiquantix/limiquantix/proto/fault"
+	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+)
+
+const (
+	markerFile = ".limiquantix-pool"
+	volumesDir = "volumes"
+	imagesDir  = "images"
+	tmpDir     = "tmp"
+)
+
+// Owner is whose objects a pool lists: the cluster and node of Configure.
+type Owner struct{ ClusterID, NodeID string }
+
+// Pool is an open pool. Methods may be called at once on different objects; the caller keeps two calls off one object.
+type Pool struct {
+	id    string
+	path  string
+	root  *os.Root
+	owner Owner
+}
+
+type marker struct {
+	SchemaVersion int    `json:"schema_version"`
+	PoolID        string `json:"pool_id"`
+	ClusterID     string `json:"cluster_id"`
+}
+
+// CheckPath says whether a path may be a pool's: absolute, clean, below one of the allowed roots, with no symbolic link on the way.
+func CheckPath(path string, allowed []string) error {
+	bad := func(format string, args ...any) error {
+		return fault.Invalid(fault.Violation{Field: "parameters.path", Description: fmt.Sprintf(format, args...)})
+	}
+	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
+		return bad("%q must be an absolute path without '.', '..' or trailing '/'", path)
+	}
+	if !slices.ContainsFunc(allowed, func(r string) bool { return strings.HasPrefix(path, strings.TrimSuffix(r, "/")+"/") }) {
+		return bad("%q lies below none of the allowed roots %v: choose another path, or add a root to the plugin's configuration", path, allowed)
+	}
+	for p := path; p != "/"; p = filepath.Dir(p) {
+		st, err := os.Lstat(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fault.New(metav1.Reason_REASON_BACKEND_FAILED, "pool path: %w", err)
+		}
+		if st.Mode()&fs.ModeSymlink != 0 {
+			return bad("%q is a symbolic link", p)
+		}
+		if !st.IsDir() {
+			return bad("%q is not a directory", p)
+		}
+	}
+	return nil
+}
+
+// Open makes the pool's directories where they are missing, checks the marker, and clears what an earlier process left half-made. path was checked by CheckPath.
+func Open(id, path string, owner Owner) (*Pool, error) {
+	if err := CheckID("pool_id", id); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(path, 0o711); err != nil {
+		return nil, ioError("make pool directory", err)
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, ioError("open pool", err)
+	}
+	p := &Pool{id: id, path: path, root: root, owner: owner}
+	if err := p.claim(); err != nil {
+		_ = root.Close()
+		return nil, err
+	}
+	for _, d := range []string{volumesDir, imagesDir, tmpDir} {
+		if err := root.Mkdir(d, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
+			_ = root.Close()
+			return nil, ioError("make pool directory", err)
+		}
+	}
+	if err := p.sweep(); err != nil {
+		_ = root.Close()
+		return nil, err
+	}
+	return p, nil
+}
+
+// Close lets go of the pool; its files stay.
+func (p *Pool) Close() error { return p.root.Close() }
+
+// Path is the pool's directory.
+func (p *Pool) Path() string { return p.path }
+
+// claim reads the marker or writes it into an empty directory.
+func (p *Pool) claim() error {
+	b, err := p.root.ReadFile(markerFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		entries, err := os.ReadDir(p.path)
+		if err != nil {
+			return ioError("read pool", err)
+		}
+		if len(entries) > 0 && !(len(entries) == 1 && entries[0].Name() == "lost+found") {
+			return fault.New(metav1.Reason_REASON_INVALID_FIELD, "directory %s holds files that are not a pool's", p.path).WithRemedy("choose an empty or new directory")
+		}
+		m, _ := json.Marshal(marker{SchemaVersion: 1, PoolID: p.id, ClusterID: p.owner.ClusterID})
+		return p.writeFile(markerFile, m, 0o644)
+	}
+	if err != nil {
+		return ioError("read pool marker", err)
+	}
+	var m marker
+	if err := json.Unmarshal(b, &m); err != nil || m.SchemaVersion != 1 {
+		return fault.New(metav1.Reason_REASON_WRONG_STATE, "marker of pool directory %s cannot be read", p.path).WithRemedy("restore %s, or choose another directory", markerFile)
+	}
+	if m.PoolID != p.id || m.ClusterID != p.owner.ClusterID {
+		return fault.New(metav1.Reason_REASON_NOT_OURS, "directory %s belongs to pool %s of cluster %s", p.path, m.PoolID, m.ClusterID).WithRemedy("choose another directory")
+	}
+	return nil
+}
+
+// sweep removes what has no record: leftovers of a crash.
+func (p *Pool) sweep() error {
+	if err := p.removeIn(tmpDir, func(string) bool { return true }); err != nil {
+		return err
+	}
+	for _, dir := range []string{volumesDir, imagesDir} {
+		err := p.removeIn(dir, func(name string) bool {
+			id, ext, _ := strings.Cut(name, ".")
+			if CheckID("id", id) != nil || ext != "raw" && ext != "qcow2" {
+				return false // not made by us
+			}
+			_, err := p.root.Lstat(dir + "/" + id + ".json")
+			return errors.Is(err, fs.ErrNotExist)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Pool) removeIn(dir string, want func(name string) bool) error {
+	f, err := p.root.Open(dir)
+	if err != nil {
+		return ioError("read pool", err)
+	}
+	names, err := f.Readdirnames(-1)
+	_ = f.Close()
+	if err != nil {
+		return ioError("read pool", err)
+	}
+	for _, n := range names {
+		if want(n) {
+			if err := p.root.Remove(dir + "/" + n); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return ioError("clear leftovers", err)
+			}
+		}
+	}
+	return nil
+}
+
+// State reads health and capacity.
+func (p *Pool) State() *driverv1.Pool {
+	out := &driverv1.Pool{PoolId: p.id, Health: driverv1.HealthState_HEALTH_STATE_HEALTHY}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(p.path, &st); err != nil {
+		out.Health, out.Reason, out.Message = driverv1.HealthState_HEALTH_STATE_UNHEALTHY, "BACKEND_UNAVAILABLE", "pool directory: "+err.Error()
+		return out
+	}
+	out.CapacityBytes = int64(st.Blocks) * st.Bsize
+	out.UsedBytes = int64(st.Blocks-st.Bavail) * st.Bsize
+	if _, err := p.root.Lstat(markerFile); err != nil {
+		out.Health, out.Reason, out.Message = driverv1.HealthState_HEALTH_STATE_UNHEALTHY, "WRONG_STATE", "the pool's marker is gone: was the directory unmounted or replaced?"
+	} else if out.CapacityBytes > 0 && float64(out.UsedBytes) > 0.95*float64(out.CapacityBytes) {
+		out.Health, out.Reason, out.Message = driverv1.HealthState_HEALTH_STATE_DEGRADED, "NO_SPACE", "less than 5 % of the pool is free"
+	}
+	return out
+}
+
+// CheckID refuses what is not a UUID in lower case, so that an id is always a safe file name. "local", the first pool's id, is one too.
+func CheckID(field, id string) error {
+	ok := len(id) == 36 || id == "local"
+	for i := 0; ok && i < len(id) && len(id) == 36; i++ {
+		switch c := id[i]; {
+		case i == 8 || i == 13 || i == 18 || i == 23:
+			ok = c == '-'
+		default:
+			ok = c >= '0' && c <= '9' || c >= 'a' && c <= 'f'
+		}
+	}
+	if !ok {
+		return fault.Invalid(fault.Violation{Field: field, Description: fmt.Sprintf("%q is not a UUID in lower case", id)})
+	}
+	return nil
+}
+
+// ioError classifies an operating system's error.
+func ioError(what string, err error) error {
+	reason := metav1.Reason_REASON_BACKEND_FAILED
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		reason = metav1.Reason_REASON_NO_SPACE
+	}
+	return fault.New(reason, "%s: %w", what, err)
+}

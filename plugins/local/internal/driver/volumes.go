@@ -1,0 +1,95 @@
+package driver
+
+import (
+	"context"
+
+	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+)
+
+// CreateVolume makes a volume.
+func (d *Driver) CreateVolume(ctx context.Context, req *driverv1.CreateVolumeRequest) (*driverv1.CreateVolumeResponse, error) {
+	p, unlock, err := d.locked(req.GetPoolId(), "volume/"+req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	v, err := p.CreateVolume(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	return &driverv1.CreateVolumeResponse{Volume: v}, nil
+}
+
+// DeleteVolume removes a volume.
+func (d *Driver) DeleteVolume(_ context.Context, req *driverv1.DeleteVolumeRequest) (*driverv1.DeleteVolumeResponse, error) {
+	p, unlock, err := d.locked(req.GetPoolId(), "volume/"+req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return &driverv1.DeleteVolumeResponse{}, p.DeleteVolume(req.GetVolumeId())
+}
+
+// GetVolume reads a volume.
+func (d *Driver) GetVolume(_ context.Context, req *driverv1.GetVolumeRequest) (*driverv1.GetVolumeResponse, error) {
+	p, err := d.pool(req.GetPoolId())
+	if err != nil {
+		return nil, err
+	}
+	v, err := p.GetVolume(req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	return &driverv1.GetVolumeResponse{Volume: v}, nil
+}
+
+// ListVolumes pages through volumes; the token is the last id.
+func (d *Driver) ListVolumes(_ context.Context, req *driverv1.ListVolumesRequest) (*driverv1.ListVolumesResponse, error) {
+	p, err := d.pool(req.GetPoolId())
+	if err != nil {
+		return nil, err
+	}
+	vs, next, err := p.ListVolumes(req.GetPageToken(), limit(req.GetPageSize()))
+	if err != nil {
+		return nil, err
+	}
+	return &driverv1.ListVolumesResponse{Volumes: vs, NextPageToken: next}, nil
+}
+
+// ResizeVolume grows a detached volume.
+func (d *Driver) ResizeVolume(ctx context.Context, req *driverv1.ResizeVolumeRequest) (*driverv1.ResizeVolumeResponse, error) {
+	p, unlock, err := d.locked(req.GetPoolId(), "volume/"+req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	v, err := p.ResizeVolume(ctx, req.GetVolumeId(), req.GetSizeBytes())
+	if err != nil {
+		return nil, err
+	}
+	return &driverv1.ResizeVolumeResponse{Volume: v}, nil
+}
+
+// AttachVolume says where a volume's file is.
+func (d *Driver) AttachVolume(_ context.Context, req *driverv1.AttachVolumeRequest) (*driverv1.AttachVolumeResponse, error) {
+	p, unlock, err := d.locked(req.GetPoolId(), "volume/"+req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	src, err := p.AttachVolume(req)
+	if err != nil {
+		return nil, err
+	}
+	return &driverv1.AttachVolumeResponse{Source: src}, nil
+}
+
+// DetachVolume ends a volume's use.
+func (d *Driver) DetachVolume(_ context.Context, req *driverv1.DetachVolumeRequest) (*driverv1.DetachVolumeResponse, error) {
+	p, unlock, err := d.locked(req.GetPoolId(), "volume/"+req.GetVolumeId())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	return &driverv1.DetachVolumeResponse{}, p.DetachVolume(req.GetVolumeId())
+}
