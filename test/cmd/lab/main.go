@@ -68,6 +68,12 @@ func guest(ctx context.Context, kind string) error {
 			return err
 		}
 		found = g
+	case "debian":
+		disk, err := lab.DebianGuest(ctx)
+		if err != nil {
+			return err
+		}
+		found = map[string]string{"disk": disk}
 	default:
 		return errUsage
 	}
