@@ -20,6 +20,8 @@ import (
 // plugin ends, and knows when no unary call is under way.
 type guard struct {
 	configured atomic.Bool
+	first      func() // called once, before the first call is handled; may be nil
+	once       sync.Once
 
 	mu       sync.Mutex
 	calls    int
@@ -66,6 +68,11 @@ func (g *guard) stream(log func() *slog.Logger) grpc.StreamServerInterceptor {
 
 // admit refuses driver calls before Configure.
 func (g *guard) admit(method string) error {
+	g.once.Do(func() {
+		if g.first != nil {
+			g.first()
+		}
+	})
 	if strings.HasPrefix(method, driverPrefix) && !strings.HasPrefix(method, pluginPrefix) && !g.configured.Load() {
 		return notConfigured()
 	}

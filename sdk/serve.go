@@ -40,7 +40,7 @@ func Serve(p Plugin) {
 }
 
 func serve(p Plugin) int {
-	stderr, stdout := os.Stderr, os.Stdout // go-plugin puts pipes in their place; logs go to the real one
+	stderr, stdout := os.Stderr, os.Stdout
 	srv, info, err := newServer(p)
 	if err != nil {
 		_, _ = fmt.Fprintln(stderr, "this plugin is built wrong:", err)
@@ -62,6 +62,8 @@ func serve(p Plugin) int {
 	log := slog.New(NewLogHandler(stderr, level))
 	slog.SetDefault(log)
 	srv.log = log
+	// go-plugin puts pipes in their place that lead to the host by gRPC: what is printed last before a crash would be lost. Ours lead there directly.
+	srv.guard.first = func() { os.Stderr, os.Stdout = stderr, stdout }
 
 	life, end := context.WithCancel(context.Background())
 	defer end()
