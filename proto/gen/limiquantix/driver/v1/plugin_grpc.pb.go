@@ -14,7 +14,8 @@
 //
 //  * Natural keys. Same key and same spec = OK with the same answer. Same key and another spec = ALREADY_EXISTS (SPEC_CONFLICT).
 //    Delete, detach or stop of what is absent = OK. A second call on a key while one is under way = ABORTED (BUSY).
-//    A timeout or a lost reply means "unknown": issuing the call again converges.
+//    A timeout or a lost reply means "unknown": issuing the call again converges. (EnsurePool, EnsureNetwork and a network's AttachInterface take what
+//    can change in place; their own comments say what cannot.)
 //  * Deadlines. Every call carries one. A driver gives up when its context ends, and leaves nothing that a re-issue cannot finish or undo.
 //  * Handles are opaque, versioned bytes of at most 16 KiB that the agent keeps and passes back. They hold no secrets. A call with an empty
 //    handle works too, by looking the object up by key.
