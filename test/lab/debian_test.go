@@ -51,7 +51,7 @@ func TestDebianGuestBoots(t *testing.T) {
 
 	agentAnswers(t, ctx, n, "deb")
 	for _, want := range []string{
-		"quartz login:",
+		"Debian GNU/Linux 12 quartz ttyS0", // above the login prompt
 		"RUNCMD written by the seed",
 		"lab-test",                // the comment of the authorized key, beside its fingerprint
 		"BEGIN SSH HOST KEY FING", // of the key that cloud-init made
