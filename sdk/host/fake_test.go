@@ -149,7 +149,9 @@ func (f *fake) GetDomain(ctx context.Context, req *driverv1.GetDomainRequest) (*
 		n, _ := strconv.Atoi(arg)
 		d.Handle = make([]byte, n)
 	case "block":
-		f.Events.Domain("blocked", driverv1.DomainEventType_DOMAIN_EVENT_TYPE_STARTED, 0, "")
+		if err := os.WriteFile(arg, nil, 0o600); err != nil {
+			return nil, err
+		}
 		<-ctx.Done()
 		return nil, ctx.Err()
 	case "wait": // until a file exists
