@@ -13,7 +13,8 @@ import (
 // The process that os/exec knows is nsenter, so a signal meant for the command
 // goes to the group: syscall.Kill(-cmd.Process.Pid, sig).
 func (n *Node) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	enter := []string{"-t", strconv.Itoa(n.pid), "-m", "-n", "-u", "-p", "--", name}
+	// -r: in a chroot the namespace's own root is not the node's.
+	enter := []string{"-t", strconv.Itoa(n.pid), "-m", "-n", "-u", "-p", "-r", "--", name}
 	cmd := exec.CommandContext(ctx, "nsenter", append(enter, args...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

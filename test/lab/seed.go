@@ -50,7 +50,7 @@ func WriteSeed(path string, seed Seed) error {
 			return fmt.Errorf("seed: %s: %w", name, err)
 		}
 	}
-	if err := iso.Finalize(iso9660.FinalizeOptions{RockRidge: true, VolumeIdentifier: "cidata"}); err != nil {
+	if err := iso.Finalize(iso9660.FinalizeOptions{RockRidge: true, VolumeIdentifier: fmt.Sprintf("%-32s", "cidata")}); err != nil {
 		return fmt.Errorf("seed: %w", err)
 	}
 	return nil
