@@ -116,20 +116,13 @@ func run(cmd *exec.Cmd) error {
 
 // output is run that returns standard output.
 func output(cmd *exec.Cmd) (string, error) {
-	var stdout, all bytes.Buffer
-	cmd.Stdout = &tee{&stdout, &all}
-	cmd.Stderr = &all
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, lastLines(all.String(), 15))
+		said := lastLines(stdout.String()+"\n"+stderr.String(), 15)
+		return stdout.String(), fmt.Errorf("%s: %w: %s", filepath.Base(cmd.Path), err, said)
 	}
 	return stdout.String(), nil
-}
-
-type tee struct{ a, b *bytes.Buffer }
-
-func (t *tee) Write(p []byte) (int, error) {
-	t.a.Write(p)
-	return t.b.Write(p)
 }
 
 func lastLines(s string, n int) string {
