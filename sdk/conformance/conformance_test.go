@@ -1,0 +1,109 @@
+package conformance_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/limiquantix/limiquantix/sdk"
+	"github.com/limiquantix/limiquantix/sdk/conformance"
+	"github.com/limiquantix/limiquantix/sdk/conformance/reference"
+	"github.com/limiquantix/limiquantix/sdk/host"
+)
+
+// TestMain runs the tests, or the reference plugin when a host started this binary as one.
+func TestMain(m *testing.M) {
+	if hs := sdk.Handshake(); os.Getenv(hs.MagicCookieKey) != "" {
+		sdk.Serve(reference.New("1.0.0"))
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// options makes a plugin directory whose binary is this test binary.
+func options(t *testing.T, config map[string]any) conformance.Options {
+	t.Helper()
+	dir := t.TempDir()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := filepath.Join(dir, "plugin")
+	if err := os.Link(exe, bin); err != nil {
+		data, err := os.ReadFile(exe)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(bin, data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := host.WriteManifest(dir, &host.Manifest{Name: "reference", Version: "1.0.0", Kinds: []string{"compute", "storage", "network"}, Executable: "plugin"}); err != nil {
+		t.Fatal(err)
+	}
+	config["journal"] = filepath.Join(t.TempDir(), "journal")
+	data, err := json.Marshal(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conformance.Options{
+		Plugin:  host.Spec{Dir: dir, ConfigJSON: string(data)},
+		Compute: conformance.ComputeOptions{GuestReboots: true, GuestSpeaks: true},
+	}
+}
+
+func TestReferencePasses(t *testing.T) {
+	t.Parallel()
+	conformance.Test(t, options(t, map[string]any{"delay_ms": 10}))
+}
+
+func TestNamesAreUniqueAndChecksHaveContracts(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for _, c := range conformance.Checks() {
+		if seen[c.Name] || c.Contract == "" {
+			t.Errorf("%s: twice, or without a contract", c.Name)
+		}
+		if kind := strings.Split(c.Name, "/")[0]; kind != "plugin" && "DRIVER_KIND_"+strings.ToUpper(kind) != c.Kind.String() {
+			t.Errorf("%s: of kind %s", c.Name, c.Kind)
+		}
+		seen[c.Name] = true
+	}
+}
+
+// Each defect must be noticed by the check that is there for it: a suite that a broken driver passes is worth nothing.
+func TestDefectsAreNoticed(t *testing.T) {
+	t.Parallel()
+	for defect, check := range map[string]string{
+		"create-once":          "compute/create/same-spec-is-ok",
+		"create-ignores-spec":  "compute/create/other-spec-conflicts",
+		"any-id":               "compute/ids/wrong-ones-are-refused",
+		"no-mark":              "compute/create/defines-stopped",
+		"lists-foreign":        "compute/list/only-ours",
+		"touches-foreign":      "compute/list/only-ours",
+		"delete-unknown-fails": "compute/delete/absent-is-ok",
+		"start-twice":          "compute/start/runs",
+		"no-events":            "compute/events/arrive",
+	} {
+		t.Run(defect, func(t *testing.T) {
+			t.Parallel()
+			o := options(t, map[string]any{"defects": []string{defect}})
+			o.Only = []string{check}
+			ran := 0
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			err := conformance.Run(ctx, o, func(r conformance.Result) {
+				ran++
+				if r.Outcome != conformance.Failed {
+					t.Errorf("%s: %s %s", r.Check.Name, r.Outcome, r.Detail)
+				}
+			})
+			if err != nil || ran != 1 {
+				t.Errorf("%d checks ran: %v", ran, err)
+			}
+		})
+	}
+}

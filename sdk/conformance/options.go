@@ -1,0 +1,76 @@
+package conformance
+
+import (
+	"path"
+
+	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	"github.com/limiquantix/limiquantix/sdk/host"
+)
+
+// Options say which plugin is checked, and what its backend needs to be told.
+type Options struct {
+	// Plugin is launched for the checks. Dir and ConfigJSON matter; RuntimeDir and Host are made when they are empty.
+	Plugin host.Spec
+	// Only, when not empty, are patterns (path.Match on the check's name, '*' within one part) of the checks to run.
+	Only []string
+	// Skip are patterns of checks not to run.
+	Skip []string
+
+	Compute ComputeOptions
+	Storage StorageOptions
+	Network NetworkOptions
+}
+
+// ComputeOptions are what the compute suite needs to know of the backend.
+type ComputeOptions struct {
+	// Spec makes a spec that can be defined and started here; it is called anew for each domain. nil = one CPU, 128 MiB, nothing else.
+	Spec func(name string) *driverv1.DomainSpec
+	// GuestReboots says that the guest of Spec obeys RebootDomain and StopDomain without force.
+	GuestReboots bool
+	// GuestSpeaks says that the guest of Spec prints something on its serial console.
+	GuestSpeaks bool
+}
+
+// StorageOptions are what the storage suite needs to know of the backend.
+type StorageOptions struct {
+	// Parameters and Secrets of the pool, as in EnsurePoolRequest.
+	Parameters map[string]string
+	Secrets    map[string][]byte
+	// VolumeBytes is a good size for a volume; 0 = 4 MiB.
+	VolumeBytes int64
+}
+
+// NetworkOptions are what the network suite needs to know of the backend.
+type NetworkOptions struct {
+	// Spec makes the spec of the n-th network; nil = type BRIDGE, no addresses.
+	Spec func(n int) *driverv1.NetworkSpec
+}
+
+func (o Options) wants(name string) bool {
+	match := func(patterns []string) bool {
+		for _, p := range patterns {
+			if ok, _ := path.Match(p, name); ok || p == name {
+				return true
+			}
+		}
+		return false
+	}
+	return (len(o.Only) == 0 || match(o.Only)) && !match(o.Skip)
+}
+
+func (o Options) withDefaults() Options {
+	if o.Compute.Spec == nil {
+		o.Compute.Spec = func(name string) *driverv1.DomainSpec {
+			return &driverv1.DomainSpec{Name: name, Cpu: &driverv1.DomainCpu{Vcpus: 1}, MemoryBytes: 128 << 20, SerialConsole: true}
+		}
+	}
+	if o.Storage.VolumeBytes == 0 {
+		o.Storage.VolumeBytes = 4 << 20
+	}
+	if o.Network.Spec == nil {
+		o.Network.Spec = func(int) *driverv1.NetworkSpec {
+			return &driverv1.NetworkSpec{Type: driverv1.NetworkType_NETWORK_TYPE_BRIDGE}
+		}
+	}
+	return o
+}
