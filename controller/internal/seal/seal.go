@@ -93,17 +93,17 @@ func NewKey(raw []byte) (*Key, error) {
 	return &Key{aead: aead}, nil
 }
 
-// Seal encrypts plain for the record that it will stand in; recordKey is that record's key in the store.
-func (k *Key) Seal(recordKey string, plain []byte) []byte {
-	return k.aead.Seal([]byte{version}, nil, plain, []byte(recordKey))
+// Seal encrypts plain. aad is the key, in the store, of the record that it will stand in: sealed, it opens nowhere else.
+func (k *Key) Seal(plain, aad []byte) ([]byte, error) {
+	return k.aead.Seal([]byte{version}, nil, plain, aad), nil
 }
 
-// Open returns what was sealed for the record, or ErrBroken.
-func (k *Key) Open(recordKey string, sealed []byte) ([]byte, error) {
+// Open returns what was sealed with the same aad, or ErrBroken.
+func (k *Key) Open(sealed, aad []byte) ([]byte, error) {
 	if len(sealed) == 0 || sealed[0] != version {
 		return nil, ErrBroken
 	}
-	plain, err := k.aead.Open(nil, nil, sealed[1:], []byte(recordKey))
+	plain, err := k.aead.Open(nil, nil, sealed[1:], aad)
 	if err != nil {
 		return nil, ErrBroken
 	}

@@ -30,22 +30,27 @@ func TestSealedOpensForItsRecordAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sealed := made.Seal("secret/a/user_data", []byte("hush"))
-	if bytes.Contains(sealed, []byte("hush")) || bytes.Equal(sealed, made.Seal("secret/a/user_data", []byte("hush"))) {
+	record := []byte("secret/a/user_data")
+	sealed, err := made.Seal([]byte("hush"), record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	twice, _ := made.Seal([]byte("hush"), record)
+	if bytes.Contains(sealed, []byte("hush")) || bytes.Equal(sealed, twice) {
 		t.Fatal("not sealed, or the same nonce twice")
 	}
-	if plain, err := key.Open("secret/a/user_data", sealed); err != nil || string(plain) != "hush" {
+	if plain, err := key.Open(sealed, record); err != nil || string(plain) != "hush" {
 		t.Fatal(plain, err)
 	}
 	other, _ := NewKey(make([]byte, 32))
 	changed := bytes.Clone(sealed)
 	changed[len(changed)-1] ^= 1
 	for name, try := range map[string]func() ([]byte, error){
-		"another record": func() ([]byte, error) { return key.Open("secret/b/user_data", sealed) },
-		"another key":    func() ([]byte, error) { return other.Open("secret/a/user_data", sealed) },
-		"changed":        func() ([]byte, error) { return key.Open("secret/a/user_data", changed) },
-		"empty":          func() ([]byte, error) { return key.Open("secret/a/user_data", nil) },
-		"short":          func() ([]byte, error) { return key.Open("secret/a/user_data", []byte{1, 2}) },
+		"another record": func() ([]byte, error) { return key.Open(sealed, []byte("secret/b/user_data")) },
+		"another key":    func() ([]byte, error) { return other.Open(sealed, record) },
+		"changed":        func() ([]byte, error) { return key.Open(changed, record) },
+		"empty":          func() ([]byte, error) { return key.Open(nil, record) },
+		"short":          func() ([]byte, error) { return key.Open([]byte{1, 2}, record) },
 	} {
 		if _, err := try(); !errors.Is(err, ErrBroken) {
 			t.Errorf("%s: %v", name, err)
