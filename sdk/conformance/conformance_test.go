@@ -77,7 +77,7 @@ func TestNamesAreUniqueAndChecksHaveContracts(t *testing.T) {
 // Each defect must be noticed by the check that is there for it: a suite that a broken driver passes is worth nothing.
 func TestDefectsAreNoticed(t *testing.T) {
 	t.Parallel()
-	for defect, check := range map[string]string{
+	for name, check := range map[string]string{
 		"create-once":          "compute/create/same-spec-is-ok",
 		"create-ignores-spec":  "compute/create/other-spec-conflicts",
 		"any-id":               "compute/ids/wrong-ones-are-refused",
@@ -87,10 +87,16 @@ func TestDefectsAreNoticed(t *testing.T) {
 		"delete-unknown-fails": "compute/delete/absent-is-ok",
 		"start-twice":          "compute/start/runs",
 		"no-events":            "compute/events/arrive",
+
+		"create-ignores-spec of volumes":  "storage/volume/other-spec-conflicts",
+		"delete-unknown-fails of volumes": "storage/volume/absent",
+		"deletes-attached":                "storage/attach/protects",
+		"one-page":                        "storage/volume/pages",
+		"no-checksum":                     "storage/image/wrong-checksum",
 	} {
-		t.Run(defect, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o := options(t, map[string]any{"defects": []string{defect}})
+			o := options(t, map[string]any{"defects": []string{strings.Split(name, " ")[0]}})
 			o.Only = []string{check}
 			ran := 0
 			ctx, cancel := context.WithCancel(t.Context())

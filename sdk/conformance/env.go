@@ -19,8 +19,10 @@ import (
 
 // Env is the plugin under check: one process at a time, launched as an agent does, killed and launched again as checks ask.
 type Env struct {
-	o     Options
-	facts *driverv1.HostFacts
+	o        Options
+	facts    *driverv1.HostFacts
+	poolID   string  // of the storage suite
+	onLaunch func(T) // called when the plugin has been launched again; may be nil
 
 	mu sync.Mutex
 	p  *host.Process
@@ -29,7 +31,7 @@ type Env struct {
 // newEnv launches the plugin. What it made is gone when t ends.
 func newEnv(t T, o Options) *Env {
 	t.Helper()
-	e := &Env{o: o.withDefaults()}
+	e := &Env{o: o.withDefaults(), poolID: newID()}
 	spec := &e.o.Plugin
 	if spec.RuntimeDir == "" {
 		spec.RuntimeDir = tempDir(t)
@@ -119,12 +121,15 @@ func (e *Env) kill(t T) {
 	<-p.Done()
 	e.stop(t)
 	e.launch(t)
+	if e.onLaunch != nil {
+		e.onLaunch(t)
+	}
 }
 
 // as launches the plugin once more, for another node, and returns an Env of it. It is stopped when the check ends.
 func (e *Env) as(t T, nodeID string) *Env {
 	t.Helper()
-	other := &Env{o: e.o, facts: proto.CloneOf(e.facts)}
+	other := &Env{o: e.o, poolID: e.poolID, facts: proto.CloneOf(e.facts)}
 	other.facts.NodeId = nodeID
 	other.o.Plugin.Host = other.facts
 	other.launch(t)

@@ -1,4 +1,3 @@
 package conformance
 
-func storageChecks() []*Check { return nil }
 func networkChecks() []*Check { return nil }
