@@ -93,6 +93,8 @@ func TestDefectsAreNoticed(t *testing.T) {
 		"deletes-attached":                "storage/attach/protects",
 		"one-page":                        "storage/volume/pages",
 		"no-checksum":                     "storage/image/wrong-checksum",
+		"deletes-used":                    "network/delete/in-use",
+		"takes-older-rules":               "network/rules/generations",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

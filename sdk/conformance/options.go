@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"fmt"
 	"path"
 
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
@@ -42,7 +43,7 @@ type StorageOptions struct {
 
 // NetworkOptions are what the network suite needs to know of the backend.
 type NetworkOptions struct {
-	// Spec makes the spec of the n-th network; nil = type BRIDGE, no addresses.
+	// Spec makes the spec of the n-th network; several can be there together. nil = type BRIDGE with the subnet 10.213.N.0/24, nothing else.
 	Spec func(n int) *driverv1.NetworkSpec
 }
 
@@ -68,8 +69,11 @@ func (o Options) withDefaults() Options {
 		o.Storage.VolumeBytes = 4 << 20
 	}
 	if o.Network.Spec == nil {
-		o.Network.Spec = func(int) *driverv1.NetworkSpec {
-			return &driverv1.NetworkSpec{Type: driverv1.NetworkType_NETWORK_TYPE_BRIDGE}
+		o.Network.Spec = func(n int) *driverv1.NetworkSpec {
+			return &driverv1.NetworkSpec{
+				Type:    driverv1.NetworkType_NETWORK_TYPE_BRIDGE,
+				Subnets: []*driverv1.SubnetSpec{{Cidr: fmt.Sprintf("10.213.%d.0/24", n)}},
+			}
 		}
 	}
 	return o

@@ -1,3 +1,0 @@
-package conformance
-
-func networkChecks() []*Check { return nil }
