@@ -154,6 +154,8 @@ func TestSerials(t *testing.T) {
 		"not two before":               !three.Accepts(one),
 		"not the next":                 !one.Accepts(two),
 		"not another of the same":      !two.Accepts(one.After()),
+		"the one before, still":        two.Instead().Accepts(one),
+		"not what was replaced":        !two.Instead().Accepts(two),
 		"not after enrolling anew":     !one.Reenrolled().Accepts(one),
 		"nothing when nothing is kept": !Serial("").Accepts(""),
 		"not the first's zero":         !one.Accepts("00000000000000000000000000000000"),

@@ -23,6 +23,9 @@ func FirstSerial() Serial { return newSerial(1) }
 // After is a new serial for the renewal that follows s.
 func (s Serial) After() Serial { return newSerial(s.count() + 1) }
 
+// Instead is a new serial that takes the place of s: what s renewed stays good, s does not.
+func (s Serial) Instead() Serial { return newSerial(s.count()) }
+
 // Reenrolled is a new serial such that neither s nor the one before s is accepted any more.
 func (s Serial) Reenrolled() Serial { return newSerial(s.count() + 2) }
 

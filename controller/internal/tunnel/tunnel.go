@@ -187,6 +187,7 @@ func (t *tunnel) carry(stream agentv1.AgentService_TunnelServer, pumps *sync.Wai
 	pumps.Go(func() { t.write(stream) })
 	select {
 	case <-t.closed:
+	case <-stream.Context().Done():
 	case <-t.readEnd:
 		if t.breach {
 			return t.ended
