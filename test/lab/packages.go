@@ -19,6 +19,8 @@ var (
 		"libvirt-daemon-system", "libvirt-clients", "qemu-system-x86", "qemu-system-common",
 		"qemu-utils", "iproute2", "mount", "util-linux",
 	}
+	// CheckPackages is what tests check with: libvirt's schemas, HTTP from within a node.
+	CheckPackages = []string{"libxml2-utils", "curl"}
 	// BusyboxPackages builds the busybox guest.
 	BusyboxPackages = []string{"busybox-static", "kmod", "xz-utils"}
 	// DebianPackages builds the Debian image.

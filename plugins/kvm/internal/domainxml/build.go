@@ -124,7 +124,7 @@ func Build(id string, m *driverv1.OwnershipMark, spec *driverv1.DomainSpec, o Op
 	if err := disks(d, id, spec); err != nil {
 		return "", err
 	}
-	if err := interfaces(d, spec.GetInterfaces()); err != nil {
+	if err := interfaces(d, spec.GetInterfaces(), rootBus(machine)); err != nil {
 		return "", err
 	}
 	extras(d, spec, o.Files)
@@ -225,12 +225,12 @@ func letter(n int) string {
 }
 
 // interfaces adds user-mode networks as QEMU arguments: libvirt 9's own user interfaces take no port forwards without passt.
-func interfaces(d *libvirtxml.Domain, list []*driverv1.DomainInterface) error {
+func interfaces(d *libvirtxml.Domain, list []*driverv1.DomainInterface, bus string) error {
 	for i, n := range list {
 		model := firstOf(n.GetModel(), "virtio")
 		switch b := n.GetBinding().GetBinding().(type) {
 		case *driverv1.InterfaceBinding_UserMode:
-			userMode(d, i, n, model, b.UserMode)
+			userMode(d, i, n, model, bus, b.UserMode)
 		case *driverv1.InterfaceBinding_BridgePort:
 			x := libvirtxml.DomainInterface{
 				MAC: &libvirtxml.DomainInterfaceMAC{Address: n.GetMac()}, Model: &libvirtxml.DomainInterfaceModel{Type: model},
@@ -248,7 +248,7 @@ func interfaces(d *libvirtxml.Domain, list []*driverv1.DomainInterface) error {
 	return nil
 }
 
-func userMode(d *libvirtxml.Domain, i int, n *driverv1.DomainInterface, model string, u *driverv1.UserModeBinding) {
+func userMode(d *libvirtxml.Domain, i int, n *driverv1.DomainInterface, model, bus string, u *driverv1.UserModeBinding) {
 	netdev := fmt.Sprintf("user,id=lqnet%d", i)
 	for _, f := range u.GetForwards() {
 		netdev += fmt.Sprintf(",hostfwd=%s:%s:%d-:%d", firstOf(f.GetProtocol(), "tcp"), firstOf(f.GetHostAddress(), "127.0.0.1"), f.GetHostPort(), f.GetGuestPort())
@@ -260,10 +260,41 @@ func userMode(d *libvirtxml.Domain, i int, n *driverv1.DomainInterface, model st
 	if d.QEMUCommandline == nil {
 		d.QEMUCommandline = &libvirtxml.DomainQEMUCommandline{}
 	}
-	// The root bus of q35 and pc has room high up, where libvirt places nothing by itself.
-	for _, a := range []string{"-netdev", netdev, "-device", fmt.Sprintf("%s,netdev=lqnet%d,id=lqnic%d,mac=%s,bus=pcie.0,addr=0x%x,romfile=", dev, i, i, n.GetMac(), 0x10+i)} {
+	// The root bus has room high up, where libvirt places nothing by itself.
+	for _, a := range []string{"-netdev", netdev, "-device", fmt.Sprintf("%s,netdev=lqnet%d,id=lqnic%d,mac=%s,bus=%s,addr=0x%x,romfile=", dev, i, i, n.GetMac(), bus, 0x10+i)} {
 		d.QEMUCommandline.Args = append(d.QEMUCommandline.Args, libvirtxml.DomainQEMUCommandlineArg{Value: a})
 	}
+}
+
+// rootBus is what QEMU calls a machine's first PCI bus.
+func rootBus(machine string) string {
+	if machine == "pc" || strings.HasPrefix(machine, "pc-i440fx") {
+		return "pci.0"
+	}
+	return "pcie.0"
+}
+
+// DeviceIDs finds the disk and interface ids behind a definition's target devices, for example "vda".
+func DeviceIDs(definition string) (map[string]string, error) {
+	var d libvirtxml.Domain
+	if err := d.Unmarshal(definition); err != nil {
+		return nil, fmt.Errorf("read definition: %w", err)
+	}
+	out := map[string]string{}
+	if d.Devices == nil {
+		return out, nil
+	}
+	for _, disk := range d.Devices.Disks {
+		if disk.Alias != nil && disk.Target != nil {
+			out[disk.Target.Dev] = strings.TrimPrefix(disk.Alias.Name, "ua-")
+		}
+	}
+	for _, n := range d.Devices.Interfaces {
+		if n.Alias != nil && n.Target != nil {
+			out[n.Target.Dev] = strings.TrimPrefix(n.Alias.Name, "ua-")
+		}
+	}
+	return out, nil
 }
 
 // extras adds console, guest agent, VNC and seed.

@@ -8,44 +8,41 @@ import (
 	"github.com/digitalocean/go-libvirt"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/limiquantix/limiquantix/plugins/kvm/internal/domainxml"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
 
 // GetStats reads figures of all our running domains in one libvirt call; libvirt skips what a busy domain cannot tell (NOWAIT).
 func (d *Driver) GetStats(ctx context.Context, _ *driverv1.GetStatsRequest) (*driverv1.GetStatsResponse, error) {
-	listed, err := d.ListDomains(ctx, nil)
-	if err != nil {
-		return nil, err
-	}
-	ours := map[string]bool{}
-	for _, dom := range listed.GetDomains() {
-		if running(dom.GetState()) {
-			ours[dom.GetDomainId()] = true
+	s, out := d.setting(), &driverv1.GetStatsResponse{}
+	err := s.conn.Do(ctx, "read stats", func(l *libvirt.Libvirt) error {
+		records, err := l.ConnectGetAllDomainStats(nil, 0, uint32(libvirt.ConnectGetAllDomainsStatsActive|libvirt.ConnectGetAllDomainsStatsNowait))
+		if err != nil {
+			return err
 		}
-	}
-	var records []libvirt.DomainStatsRecord
-	err = d.setting().conn.Do(ctx, "read stats", func(l *libvirt.Libvirt) error {
-		r, err := l.ConnectGetAllDomainStats(nil, 0, uint32(libvirt.ConnectGetAllDomainsStatsActive|libvirt.ConnectGetAllDomainsStatsNowait))
-		records = r
-		return err
+		for _, r := range records {
+			defined, err := l.DomainGetXMLDesc(r.Dom, libvirt.DomainXMLInactive) // from libvirtd's memory: no guest is asked
+			if err != nil {
+				continue // went away meanwhile
+			}
+			if m, _ := domainxml.ReadMark(defined); !s.ours(m) {
+				continue
+			}
+			ids, err := domainxml.DeviceIDs(defined)
+			if err != nil {
+				return err
+			}
+			out.Domains = append(out.Domains, statsOf(idOf(r.Dom.UUID), r.Params, ids))
+		}
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	out := &driverv1.GetStatsResponse{}
-	for _, r := range records {
-		if id := idOf(r.Dom.UUID); ours[id] {
-			out.Domains = append(out.Domains, statsOf(id, r.Params))
-			delete(ours, id)
-		}
-	}
-	for id := range ours {
-		out.Domains = append(out.Domains, &driverv1.DomainStats{DomainId: id, SampleTime: timestamppb.Now(), MemoryUnusedBytes: -1, Error: "libvirt gave no figures"})
-	}
 	return out, nil
 }
 
-func statsOf(id string, params []libvirt.TypedParam) *driverv1.DomainStats {
+func statsOf(id string, params []libvirt.TypedParam, ids map[string]string) *driverv1.DomainStats {
 	s := &driverv1.DomainStats{DomainId: id, SampleTime: timestamppb.Now(), MemoryUnusedBytes: -1}
 	n := map[string]int64{}
 	for _, p := range params {
@@ -70,8 +67,11 @@ func statsOf(id string, params []libvirt.TypedParam) *driverv1.DomainStats {
 	}
 	for i := range n["block.count"] {
 		p := "block." + strconv.FormatInt(i, 10) + "."
+		if ids[name(params, p+"name")] == "" {
+			continue // the seed medium
+		}
 		s.Disks = append(s.Disks, &driverv1.DiskStats{
-			DiskId: name(params, p+"name"), ReadBytes: n[p+"rd.bytes"], ReadRequests: n[p+"rd.reqs"], WriteBytes: n[p+"wr.bytes"], WriteRequests: n[p+"wr.reqs"],
+			DiskId: ids[name(params, p+"name")], ReadBytes: n[p+"rd.bytes"], ReadRequests: n[p+"rd.reqs"], WriteBytes: n[p+"wr.bytes"], WriteRequests: n[p+"wr.reqs"],
 			FlushRequests: n[p+"fl.reqs"], CapacityBytes: n[p+"capacity"], AllocationBytes: n[p+"allocation"],
 		})
 	}
@@ -79,7 +79,7 @@ func statsOf(id string, params []libvirt.TypedParam) *driverv1.DomainStats {
 		p := "net." + strconv.FormatInt(i, 10) + "."
 		s.Interfaces = append(s.Interfaces, &driverv1.InterfaceStats{
 			// what the tap receives the guest sent
-			InterfaceId: name(params, p+"name"), TransmitBytes: n[p+"rx.bytes"], TransmitPackets: n[p+"rx.pkts"], TransmitDrops: n[p+"rx.drop"],
+			InterfaceId: ids[name(params, p+"name")], TransmitBytes: n[p+"rx.bytes"], TransmitPackets: n[p+"rx.pkts"], TransmitDrops: n[p+"rx.drop"],
 			ReceiveBytes: n[p+"tx.bytes"], ReceivePackets: n[p+"tx.pkts"], ReceiveDrops: n[p+"tx.drop"],
 		})
 	}
