@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"sort"
 	"strings"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -48,12 +49,13 @@ type PublicConfig struct {
 
 // Public is the public port's HTTP handler.
 type Public struct {
-	log      *slog.Logger
-	metrics  *Metrics
-	mux      *http.ServeMux
-	errors   *connect.ErrorWriter
-	methods  map[string]bool // procedures that exist
-	draining chan struct{}
+	log       *slog.Logger
+	metrics   *Metrics
+	mux       *http.ServeMux
+	errors    *connect.ErrorWriter
+	methods   map[string]bool // procedures that exist
+	draining  chan struct{}
+	drainOnce sync.Once
 }
 
 // NewPublic builds the handler: every service, reflection, and the HTTP endpoints.
@@ -106,7 +108,7 @@ func (p *Public) mountServices(s Services, opts []connect.HandlerOption) []strin
 }
 
 // Drain ends every stream; unary calls run on.
-func (p *Public) Drain() { close(p.draining) }
+func (p *Public) Drain() { p.drainOnce.Do(func() { close(p.draining) }) }
 
 // bodyTime bounds how long a unary call's body and answer may take; more than unaryLimit, since a connection is watched while its call runs.
 const bodyTime = unaryLimit + 30*time.Second
