@@ -23,7 +23,7 @@ func (p *Process) unary(ctx context.Context, method string, req, reply any, cc *
 		ctx, cancel = context.WithTimeout(ctx, DefaultCallTimeout)
 		defer cancel()
 	}
-	return classify(p.manifest.Name, method, invoke(ctx, method, req, reply, cc, opts...))
+	return classify(ctx, p.manifest.Name, method, invoke(ctx, method, req, reply, cc, opts...))
 }
 
 // stream gives a stream's errors a reason.
@@ -31,7 +31,7 @@ func (p *Process) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cl
 	p.dialled(cc)
 	s, err := open(ctx, desc, cc, method, opts...)
 	if err != nil {
-		return nil, classify(p.manifest.Name, method, err)
+		return nil, classify(ctx, p.manifest.Name, method, err)
 	}
 	return &faultStream{ClientStream: s, plugin: p.manifest.Name, method: method}, nil
 }
@@ -42,20 +42,23 @@ type faultStream struct {
 }
 
 func (s *faultStream) SendMsg(m any) error {
-	return classify(s.plugin, s.method, s.ClientStream.SendMsg(m))
+	return classify(s.Context(), s.plugin, s.method, s.ClientStream.SendMsg(m))
 }
 func (s *faultStream) RecvMsg(m any) error {
-	return classify(s.plugin, s.method, s.ClientStream.RecvMsg(m))
+	return classify(s.Context(), s.plugin, s.method, s.ClientStream.RecvMsg(m))
 }
 
 // classify makes any error of a call a *fault.Error. One that gRPC itself made, and not the plugin, gets the reason that fits its code.
-func classify(plugin, method string, err error) error {
+func classify(ctx context.Context, plugin, method string, err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err
 	}
 	f := fault.From(err)
 	if f.Reason != metav1.Reason_REASON_UNSPECIFIED || len(f.Metadata) > 0 {
 		return f
+	}
+	if f.Code == codes.Canceled && ctx.Err() == nil {
+		f.Code = codes.Unavailable // not the caller gave up: the connection was closed under the call
 	}
 	switch f.Code {
 	case codes.Unavailable:

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
 
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
@@ -36,6 +37,8 @@ func runChild(mode string) int {
 	case "hang":
 		fmt.Fprintln(os.Stderr, "about to hang")
 		select {}
+	case "mute":
+		select {}
 	case "garbage":
 		for range 3000 {
 			fmt.Println("this is not a handshake, however often it is said")
@@ -57,6 +60,8 @@ func runChild(mode string) int {
 		hs := sdk.Handshake()
 		hs.MagicCookieValue = "another"
 		plugin.Serve(&plugin.ServeConfig{HandshakeConfig: hs, Plugins: sdk.PluginSet(nil), GRPCServer: plugin.DefaultGRPCServer})
+	case "bare":
+		serveBare()
 	case "host":
 		return runHost(arg)
 	default:
@@ -67,8 +72,8 @@ func runChild(mode string) int {
 
 // runHost is a host in a process of its own: it launches the plugin in directory arg, prints its process id and waits to be killed.
 func runHost(arg string) int {
-	dir, run, _ := strings.Cut(arg, ",")
-	p, err := Launch(context.Background(), Spec{Dir: dir, RuntimeDir: run, Env: []string{modeEnv + "=serve"}, Host: &driverv1.HostFacts{
+	part := strings.Split(arg, ",") // directory, runtime directory, mode
+	p, err := Launch(context.Background(), Spec{Dir: part[0], RuntimeDir: part[1], Env: []string{modeEnv + "=" + part[2]}, Host: &driverv1.HostFacts{
 		ClusterId: "c", NodeId: "n", StateDirectory: "/s", RuntimeDirectory: "/r",
 	}})
 	if err != nil {
@@ -101,6 +106,28 @@ func serveFake(arg string) {
 	f.BasePlugin = sdk.NewBasePlugin(info, f.configure)
 	f.Health.Healthy(map[string]string{"fake.version": info.Version})
 	sdk.Serve(sdk.Plugin{Base: f, Compute: f})
+}
+
+// bare is a plugin made with go-plugin alone.
+type bare struct{ *fake }
+
+func (b bare) GetPluginInfo(context.Context, *driverv1.GetPluginInfoRequest) (*driverv1.GetPluginInfoResponse, error) {
+	return &driverv1.GetPluginInfoResponse{Name: "fake", Version: "1.2.3", Kinds: []driverv1.DriverKind{driverv1.DriverKind_DRIVER_KIND_COMPUTE}}, nil
+}
+
+func serveBare() {
+	f := &fake{}
+	f.BasePlugin = sdk.NewBasePlugin(sdk.Info{Name: "fake"}, f.configure)
+	plugin.Serve(&plugin.ServeConfig{
+		HandshakeConfig: sdk.Handshake(),
+		Plugins: sdk.PluginSet(func(s *grpc.Server) {
+			driverv1.RegisterPluginServiceServer(s, bare{f})
+			driverv1.RegisterComputeDriverServiceServer(s, f)
+		}),
+		GRPCServer: func(o []grpc.ServerOption) *grpc.Server {
+			return grpc.NewServer(append(o, grpc.MaxRecvMsgSize(1<<30))...)
+		},
+	})
 }
 
 func (f *fake) configure(_ context.Context, c *sdk.Config) (*driverv1.GetCapabilitiesResponse, error) {

@@ -187,6 +187,24 @@ func TestMessagesAreCapped(t *testing.T) {
 	}
 }
 
+// A plugin made with go-plugin alone has no limit of its own, and prints through go-plugin's streams.
+func TestPluginMadeWithoutTheSDK(t *testing.T) {
+	t.Parallel()
+	spec, log := install(t, "bare"), &logged{}
+	spec.Logger = slog.New(log)
+	c := driverv1.NewComputeDriverServiceClient(launch(t, spec).Conn())
+	if _, err := do(t.Context(), c, "bytes:"+strconv.Itoa(17<<20)); !fault.Is(err, metav1.Reason_REASON_LIMIT_EXCEEDED) {
+		t.Errorf("17 MiB from the plugin: %v", err)
+	}
+	if _, err := c.GetDomain(t.Context(), &driverv1.GetDomainRequest{DomainId: "x", Handle: make([]byte, 17<<20)}); !fault.Is(err, metav1.Reason_REASON_LIMIT_EXCEEDED) {
+		t.Errorf("17 MiB to the plugin: %v", err)
+	}
+	if _, err := do(t.Context(), c, "print"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 5*time.Second, "what it printed is logged", func() bool { return log.has("INFO printed on standard output") })
+}
+
 func TestFloodOnStderrIsBounded(t *testing.T) {
 	spec, log := install(t, "serve"), &logged{}
 	spec.Logger = slog.New(log)
@@ -336,20 +354,76 @@ func TestSweepRemovesWhatAnEarlierLifeLeft(t *testing.T) {
 
 func TestPluginEndsWithItsHost(t *testing.T) {
 	t.Parallel()
-	spec := install(t, "serve")
+	t.Run("running", func(t *testing.T) {
+		t.Parallel()
+		testPluginEndsWithItsHost(t, false)
+	})
+	t.Run("stopped", func(t *testing.T) {
+		t.Parallel()
+		testPluginEndsWithItsHost(t, true)
+	})
+	t.Run("hanging", func(t *testing.T) { // before the SDK is there to notice anything: the kernel ends it
+		t.Parallel()
+		spec := install(t, "mute")
+		h, _ := startHost(t, spec, "mute")
+		var pid int
+		eventually(t, 10*time.Second, "the host has a child", func() bool {
+			pid = childOf(h.Process.Pid)
+			return pid != 0
+		})
+		eventually(t, 10*time.Second, "the child is the plugin", func() bool {
+			env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+			return strings.Contains(string(env), modeEnv+"=mute")
+		})
+		_ = h.Process.Kill()
+		_ = h.Wait()
+		eventually(t, 5*time.Second, "the plugin is gone", func() bool { return !alive(pid) })
+	})
+}
+
+// startHost runs a host in a process of its own, which launches the plugin of spec in a mode; out is what it prints.
+func startHost(t *testing.T, spec Spec, mode string) (h *exec.Cmd, out *bufio.Reader) {
+	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := exec.Command(exe)
-	h.Env = append(os.Environ(), modeEnv+"=host:"+spec.Dir+","+spec.RuntimeDir)
+	h = exec.Command(exe)
+	h.Env = append(os.Environ(), modeEnv+"=host:"+spec.Dir+","+spec.RuntimeDir+","+mode)
 	in, err1 := h.StdinPipe()
-	out, err2 := h.StdoutPipe()
-	if err1 != nil || err2 != nil || h.Start() != nil {
+	pipe, err2 := h.StdoutPipe()
+	if err1 != nil || err2 != nil {
 		t.Fatal(err1, err2)
 	}
-	defer in.Close() //nolint:errcheck // the host is killed before
-	line, err := bufio.NewReader(out).ReadString('\n')
+	if err := h.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		_ = h.Process.Kill()
+		_ = h.Wait()
+	})
+	return h, bufio.NewReader(pipe)
+}
+
+// childOf is a child of a process, or 0.
+func childOf(pid int) int {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, f := range tasks {
+		if data, err := os.ReadFile(f); err == nil {
+			if fields := strings.Fields(string(data)); len(fields) > 0 {
+				n, _ := strconv.Atoi(fields[0])
+				return n
+			}
+		}
+	}
+	return 0
+}
+
+func testPluginEndsWithItsHost(t *testing.T, stopped bool) {
+	spec := install(t, "serve")
+	h, out := startHost(t, spec, "serve")
+	line, err := out.ReadString('\n')
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -359,6 +433,11 @@ func TestPluginEndsWithItsHost(t *testing.T) {
 	}
 	if !alive(pid) {
 		t.Fatal("the plugin does not run")
+	}
+	if stopped {
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
 	}
 	_ = h.Process.Kill()
 	_ = h.Wait()
@@ -379,13 +458,21 @@ func TestPluginOutlivesTheThreadThatLaunchedIt(t *testing.T) {
 	spec := install(t, "serve")
 	var p *Process
 	var err error
-	done := make(chan int)
-	go func() {
+	launched, release := make(chan int), make(chan struct{})
+	defer close(release)
+	var onThread func()
+	onThread = func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if syscall.Gettid() == os.Getpid() {
+			go onThread() // the main thread never ends: keep it busy and take another
+			<-release
+			return
+		}
 		p, err = Launch(context.Background(), spec)
-		done <- syscall.Gettid()
-	}()
-	tid := <-done
+		launched <- syscall.Gettid()
+	}
+	go onThread()
+	tid := <-launched
 	if err != nil {
 		t.Fatal(err)
 	}
