@@ -23,7 +23,7 @@ type leadership struct {
 	state  *state.Leader
 	self   server.Leader
 	log    *slog.Logger
-	duties func(ctx context.Context) error // runs while we lead, until ctx ends
+	duties func(ctx context.Context, lead store.Leadership) error // runs while we lead, until ctx ends
 
 	mu    sync.Mutex
 	other server.Leader // as last read; ours too
@@ -76,7 +76,7 @@ func (l *leadership) lead(ctx context.Context, lead store.Leadership) {
 		}
 		cancel()
 	})
-	err := l.duties(duty)
+	err := l.duties(duty, lead)
 	if duty.Err() == nil {
 		l.log.Error("a leader's duty ended by itself; giving the leadership up", "error", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
 	"github.com/limiquantix/limiquantix/controller/internal/service/vm"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
+	"github.com/limiquantix/limiquantix/controller/internal/store"
 	"github.com/limiquantix/limiquantix/controller/internal/tunnel"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
@@ -25,7 +26,7 @@ type parts struct {
 	agentAPI      *server.AgentAPI
 	nodeForAgents computev1.NodeServiceServer
 	tunnels       *tunnel.Hub
-	duties        func(ctx context.Context) error
+	duties        func(ctx context.Context, lead store.Leadership) error
 	pending       func() int
 }
 
@@ -54,6 +55,6 @@ func newParts(c *controller, leader *state.Leader) *parts {
 		Tunnels:   p.tunnels,
 	}
 	p.nodeForAgents = computev1.UnimplementedNodeServiceServer{}
-	p.duties = func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	p.duties = func(ctx context.Context, _ store.Leadership) error { <-ctx.Done(); return ctx.Err() }
 	return p
 }

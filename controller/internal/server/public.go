@@ -24,6 +24,9 @@ import (
 // MaxMessage bounds a message on either port, bytes.
 const MaxMessage = 16 << 20
 
+// rpcPrefix begins the path of every method of ours.
+const rpcPrefix = "/limiquantix."
+
 // Services are the services of the public port. All must be set.
 type Services struct {
 	VM            computev1connect.VMServiceHandler
@@ -116,6 +119,10 @@ const bodyTime = unaryLimit + 30*time.Second
 // ServeHTTP implements http.Handler. Around an RPC it makes the request's id, and one line of log and one observation at its end.
 func (p *Public) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !p.methods[r.URL.Path] {
+		if strings.HasPrefix(r.URL.Path, rpcPrefix) {
+			p.notFound(w, r) // a service's own handler would say less
+			return
+		}
 		p.mux.ServeHTTP(w, r)
 		return
 	}
@@ -204,7 +211,7 @@ func isRead(procedure string) bool {
 
 // notFound answers every path that is neither a method nor an endpoint: to RPC clients in their protocol.
 func (p *Public) notFound(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodPost && p.errors.IsSupported(r) {
+	if r.Method == http.MethodPost && (p.errors.IsSupported(r) || strings.HasPrefix(r.URL.Path, rpcPrefix)) {
 		f := fault.New(metav1.Reason_REASON_NOT_IMPLEMENTED, "there is no method %s", r.URL.Path).
 			WithRemedy("list the methods by reflection, or see /api/v1/info for this controller's version")
 		_ = p.errors.Write(w, r, connectError(r.Context(), f))
