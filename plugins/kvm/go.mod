@@ -7,6 +7,7 @@ require (
 	github.com/diskfs/go-diskfs v1.9.4
 	github.com/limiquantix/limiquantix/proto v0.0.0
 	github.com/limiquantix/limiquantix/sdk v0.0.0
+	github.com/limiquantix/limiquantix/sdk/conformance v0.0.0-00010101000000-000000000000
 	github.com/limiquantix/limiquantix/test v0.0.0
 	google.golang.org/protobuf v1.36.12
 	libvirt.org/go/libvirtxml v1.11010.0

@@ -21,6 +21,7 @@ import (
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	"github.com/limiquantix/limiquantix/sdk/conformance"
 	"github.com/limiquantix/limiquantix/sdk/host"
 	"github.com/limiquantix/limiquantix/test/lab"
 )
@@ -369,3 +370,19 @@ func TestForeignDomainIsLeftAlone(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
+
+// The contract of the SDK, against the real libvirt and guests that boot.
+func TestConformance(t *testing.T) {
+	b := newBench(t)
+	conformance.Test(t, conformance.Options{
+		Plugin: host.Spec{Dir: b.plugin, RuntimeDir: filepath.Join(b.dir, "csock"), ConfigJSON: fmt.Sprintf(`{"socket":%q,"accel":"tcg"}`, b.node.Socket())},
+		Compute: conformance.ComputeOptions{
+			Spec: func(name string) *driverv1.DomainSpec {
+				s := b.spec("labname=conformance")
+				s.Name, s.GuestAgent = name, false
+				return s
+			},
+			GuestReboots: true, GuestSpeaks: true,
+		},
+	})
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	"github.com/limiquantix/limiquantix/sdk/conformance"
 	"github.com/limiquantix/limiquantix/sdk/host"
 )
 
@@ -204,4 +205,9 @@ func TestBadInputIsNamed(t *testing.T) {
 			t.Errorf("%s: %v", cfg, err)
 		}
 	}
+}
+
+// The contract of the SDK, against the real directory pool.
+func TestConformance(t *testing.T) {
+	conformance.Test(t, conformance.Options{Plugin: host.Spec{Dir: build(t), ConfigJSON: "{}"}})
 }

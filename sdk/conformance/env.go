@@ -54,15 +54,20 @@ func newEnv(t T, o Options) *Env {
 	return e
 }
 
-// one runs one check with a deadline, unless it needs what the plugin does not advertise.
+// one runs one check, unless it needs what the plugin does not advertise.
 func (e *Env) one(t T, c *Check) {
 	t.Helper()
-	if c.Compute != 0 && !slices.Contains(e.caps().GetCompute().GetFeatures(), c.Compute) ||
-		c.Storage != 0 && !slices.Contains(e.caps().GetStorage().GetFeatures(), c.Storage) ||
-		c.Network != 0 && !slices.Contains(e.caps().GetNetwork().GetFeatures(), c.Network) {
+	if !e.advertised(c) {
 		t.Skipf("not advertised")
 	}
 	c.run(t, e)
+}
+
+// advertised reports whether the plugin says that it can do what a check needs.
+func (e *Env) advertised(c *Check) bool {
+	return (c.Compute == 0 || slices.Contains(e.caps().GetCompute().GetFeatures(), c.Compute)) &&
+		(c.Storage == 0 || slices.Contains(e.caps().GetStorage().GetFeatures(), c.Storage)) &&
+		(c.Network == 0 || slices.Contains(e.caps().GetNetwork().GetFeatures(), c.Network))
 }
 
 // serves reports whether the plugin is of a kind; every plugin is of the unset one.

@@ -28,6 +28,9 @@ type Connection struct {
 	up          func(*libvirt.Libvirt) // called after each connect, before calls are let through
 	down        func(error)            // called when the connection is lost or cannot be made
 
+	tried chan struct{} // closed when the first attempt to connect has ended
+	once  sync.Once
+
 	mu      sync.Mutex
 	current *libvirt.Libvirt
 	last    error
@@ -35,7 +38,7 @@ type Connection struct {
 
 // New makes a connection; nothing happens before Run.
 func New(socket, uri string, up func(*libvirt.Libvirt), down func(error)) *Connection {
-	return &Connection{socket: socket, uri: uri, up: up, down: down, last: errors.New("not connected yet")}
+	return &Connection{socket: socket, uri: uri, up: up, down: down, tried: make(chan struct{}), last: errors.New("not connected yet")}
 }
 
 // Run keeps the connection until ctx ends.
@@ -72,10 +75,15 @@ func (c *Connection) set(l *libvirt.Libvirt, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.current, c.last = l, err
+	c.once.Do(func() { close(c.tried) })
 }
 
 // Do runs fn with the connection and returns when it does or ctx ends; then fn's outcome is unknown. fn must not touch what its caller uses afterwards.
 func (c *Connection) Do(ctx context.Context, what string, fn func(*libvirt.Libvirt) error) error {
+	select {
+	case <-c.tried:
+	case <-ctx.Done():
+	}
 	c.mu.Lock()
 	l, last := c.current, c.last
 	c.mu.Unlock()

@@ -113,7 +113,7 @@ func (d *Driver) StartDomain(ctx context.Context, req *driverv1.StartDomainReque
 		return nil, err
 	}
 	defer unlock()
-	have, dom, err := d.find(ctx, s, id)
+	have, dom, err := d.settled(ctx, s, id)
 	if err != nil {
 		return nil, err
 	}
@@ -130,11 +130,26 @@ func (d *Driver) StartDomain(ctx context.Context, req *driverv1.StartDomainReque
 		if err != nil && !fault.Is(err, metav1.Reason_REASON_WRONG_STATE) { // WRONG_STATE: it runs by now
 			return nil, err
 		}
-		if have, _, err = d.find(ctx, s, id); err != nil {
+		if have, _, err = d.settled(ctx, s, id); err != nil {
 			return nil, err
 		}
 	}
 	return &driverv1.StartDomainResponse{Domain: have}, nil
+}
+
+// settled reads a domain when it is not in the middle of a start: libvirt goes on with one whose caller gave up.
+func (d *Driver) settled(ctx context.Context, s setting, id string) (*driverv1.Domain, libvirt.Domain, error) {
+	for {
+		have, dom, err := d.find(ctx, s, id)
+		if err != nil || have.GetState() != driverv1.DomainState_DOMAIN_STATE_UNKNOWN {
+			return have, dom, err
+		}
+		select {
+		case <-time.After(pollInterval):
+		case <-ctx.Done():
+			return nil, dom, fault.New(metav1.Reason_REASON_BACKEND_TIMEOUT, "domain %s is still being started: %w", id, ctx.Err())
+		}
+	}
 }
 
 // defaultGrace is how long a graceful stop waits when the request does not say.

@@ -113,8 +113,9 @@ func (s setting) read(l *libvirt.Libvirt, dom libvirt.Domain) (*driverv1.Domain,
 	return out, nil
 }
 
+// running reports whether a process stands behind a domain, or may soon: whatever is not known to be off.
 func running(s driverv1.DomainState) bool {
-	return s == driverv1.DomainState_DOMAIN_STATE_RUNNING || s == driverv1.DomainState_DOMAIN_STATE_PAUSED || s == driverv1.DomainState_DOMAIN_STATE_STOPPING || s == driverv1.DomainState_DOMAIN_STATE_BLOCKED
+	return s != driverv1.DomainState_DOMAIN_STATE_STOPPED && s != driverv1.DomainState_DOMAIN_STATE_CRASHED
 }
 
 func stateOf(state, reason int32) (driverv1.DomainState, driverv1.StopReason) {
@@ -122,8 +123,11 @@ func stateOf(state, reason int32) (driverv1.DomainState, driverv1.StopReason) {
 	case libvirt.DomainRunning, libvirt.DomainBlocked:
 		return driverv1.DomainState_DOMAIN_STATE_RUNNING, 0
 	case libvirt.DomainPaused, libvirt.DomainPmsuspended:
-		if libvirt.DomainPausedReason(reason) == libvirt.DomainPausedIoerror {
+		switch libvirt.DomainPausedReason(reason) {
+		case libvirt.DomainPausedIoerror:
 			return driverv1.DomainState_DOMAIN_STATE_BLOCKED, 0
+		case libvirt.DomainPausedStartingUp: // of a start that somebody gave up waiting for
+			return driverv1.DomainState_DOMAIN_STATE_UNKNOWN, 0
 		}
 		return driverv1.DomainState_DOMAIN_STATE_PAUSED, 0
 	case libvirt.DomainShutdown:
