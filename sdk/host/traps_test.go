@@ -2,6 +2,7 @@ package host
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -28,6 +29,7 @@ func TestStoppedProcessHangsNobody(t *testing.T) {
 	if err := syscall.Kill(p.PID(), syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	awaitStopped(t, p.PID())
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if err := p.Check(ctx); !fault.Is(err, metav1.Reason_REASON_BACKEND_TIMEOUT) {
@@ -42,6 +44,28 @@ func TestStoppedProcessHangsNobody(t *testing.T) {
 	}
 	if alive(p.PID()) {
 		t.Error("it lives")
+	}
+}
+
+// awaitStopped waits until every thread of a process has taken SIGSTOP: kill returns before that.
+func awaitStopped(t *testing.T, pid int) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		tasks, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/stat")
+		if err != nil || len(tasks) == 0 {
+			t.Fatalf("process %d: no tasks, %v", pid, err)
+		}
+		stopped := true
+		for _, f := range tasks {
+			b, err := os.ReadFile(f)
+			stopped = stopped && (err != nil || bytes.Contains(b, []byte(") T ")))
+		}
+		if stopped {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("process %d does not stop", pid)
+		}
 	}
 }
 
