@@ -1,0 +1,63 @@
+// Package realised keeps what this node has realised, and what it was last asked to, in one bbolt file: enough to go on without a controller and to
+// recognise an older placement. It holds neither secrets nor user-data. The file is no authority on what exists: drivers and their marks are, and a lost
+// or damaged file is rebuilt from them.
+package realised
+
+import "time"
+
+// Kinds of objects.
+const (
+	KindVM     = "vm"
+	KindVolume = "volume"
+	KindPool   = "pool"
+	KindImage  = "image"
+)
+
+// Key names an object on this node.
+type Key struct{ Kind, ID string }
+
+func (k Key) String() string { return k.Kind + "/" + k.ID }
+
+// Record is what is known of one realised object.
+type Record struct {
+	Kind string `json:"kind"`
+	ID   string `json:"id"`
+	// Driver is the plugin that holds the object.
+	Driver string `json:"driver,omitempty"`
+	// PoolID is the pool of a volume or image copy.
+	PoolID string `json:"pool_id,omitempty"`
+	// Epoch is the highest placement epoch seen; Generation the newest spec realised.
+	Epoch      int64 `json:"epoch"`
+	Generation int64 `json:"generation"`
+	// InputHash is of all in the desired object that shapes the definition; DomainHash of the definition as it was handed to the driver.
+	InputHash  string `json:"input_hash,omitempty"`
+	DomainHash string `json:"domain_hash,omitempty"`
+	// Handle is the driver's, opaque.
+	Handle []byte `json:"handle,omitempty"`
+	// Made says that the object was made here: when it is missing later it was lost.
+	Made bool `json:"made,omitempty"`
+	// RestartDone is the restart generation up to which reboots were issued; RestartKnown says that it was ever set.
+	RestartDone  int64 `json:"restart_done,omitempty"`
+	RestartKnown bool  `json:"restart_known,omitempty"`
+	// Ran says that the VM ran, or was started, since it was last off by our doing.
+	Ran bool `json:"ran,omitempty"`
+	// EndedGeneration is the generation at which the guest ended by itself and was left off; 0 = it was not.
+	EndedGeneration int64 `json:"ended_generation,omitempty"`
+	// StopAsked is when we asked the guest to shut down; zero = we did not.
+	StopAsked time.Time `json:"stop_asked,omitzero"`
+	// Attachments are the volumes that were, or were about to be, attached for the VM.
+	Attachments []Attachment `json:"attachments,omitempty"`
+	// Gone is when the object was confirmed absent; zero = it was not. The epoch stays known for a while.
+	Gone time.Time `json:"gone,omitzero"`
+}
+
+// Attachment is a volume attached for a VM.
+type Attachment struct {
+	VolumeID string `json:"volume_id"`
+	PoolID   string `json:"pool_id"`
+	Driver   string `json:"driver"`
+	Handle   []byte `json:"handle,omitempty"`
+}
+
+// Key is the record's key.
+func (r Record) Key() Key { return Key{r.Kind, r.ID} }

@@ -1,0 +1,361 @@
+package realised
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"google.golang.org/protobuf/proto"
+
+	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
+)
+
+const (
+	fileName   = "realised.db"
+	markerName = "realised.made"
+	// flushDelay bounds how long a record that was only Put is in memory alone.
+	flushDelay = 20 * time.Millisecond
+)
+
+var (
+	bucketRecords = []byte("records")
+	bucketDesired = []byte("desired")
+)
+
+// Recovery says what Open found.
+type Recovery struct {
+	// Lost says that there had been a file and its content is gone: what exists must be found by marks.
+	Lost bool
+	// Reason says why, and where the damaged file is now.
+	Reason string
+}
+
+// Store is the file, with all records in memory. All methods may be called at once.
+type Store struct {
+	db  *bbolt.DB
+	log *slog.Logger
+
+	mu      sync.Mutex
+	records map[Key]Record
+	dirty   map[Key]bool
+	desired map[string][]byte
+	timer   *time.Timer
+	closed  bool
+	wmu     sync.Mutex // one writer at a time
+}
+
+// Open opens the file in dir, or makes it. A file that cannot be read is moved aside, never used in part and never taken for an empty one.
+func Open(dir string, log *slog.Logger) (*Store, Recovery, error) {
+	path, marker := filepath.Join(dir, fileName), filepath.Join(dir, markerName)
+	var rec Recovery
+	_, markErr := os.Stat(marker)
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		if markErr == nil {
+			rec = Recovery{Lost: true, Reason: path + " is missing"}
+		}
+	case err != nil:
+		return nil, rec, fmt.Errorf("state file: %w", err)
+	case info.Size() == 0:
+		rec = Recovery{Lost: markErr == nil, Reason: path + " is empty"}
+		if err := os.Remove(path); err != nil {
+			return nil, rec, fmt.Errorf("state file: %w", err)
+		}
+	}
+	s, err := load(path, log)
+	if errors.Is(err, bbolt.ErrTimeout) {
+		return nil, rec, fmt.Errorf("state file %s is in use: does another agent run with this data_dir?", path)
+	}
+	if err != nil {
+		aside := fmt.Sprintf("%s.damaged-%s", path, time.Now().UTC().Format("20060102T150405.000"))
+		if mvErr := os.Rename(path, aside); mvErr != nil {
+			return nil, rec, fmt.Errorf("state file %s is damaged (%w) and cannot be moved aside: %w", path, err, mvErr)
+		}
+		rec = Recovery{Lost: true, Reason: fmt.Sprintf("%s is damaged (%v); it was moved to %s", path, err, aside)}
+		if s, err = load(path, log); err != nil {
+			return nil, rec, fmt.Errorf("state file: %w", err)
+		}
+	}
+	if err := os.WriteFile(marker, nil, 0o600); err != nil {
+		_ = s.Close()
+		return nil, rec, fmt.Errorf("state file: %w", err)
+	}
+	return s, rec, nil
+}
+
+// load opens and reads the whole file. bbolt maps the file and may fault on a damaged one: that becomes an error too.
+func load(path string, log *slog.Logger) (s *Store, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	var db *bbolt.DB
+	defer func() {
+		if p := recover(); p != nil {
+			s, err = nil, fmt.Errorf("reading it failed: %v", p)
+		}
+		if err != nil && db != nil {
+			closeQuietly(db)
+		}
+	}()
+	if db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType}); err != nil {
+		return nil, err
+	}
+	s = &Store{db: db, log: log, records: map[Key]Record{}, dirty: map[Key]bool{}, desired: map[string][]byte{}}
+	if err = db.View(checkAll); err != nil {
+		return nil, err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for _, b := range [][]byte{bucketRecords, bucketDesired} {
+			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
+				return err
+			}
+		}
+		return s.read(tx)
+	})
+	return s, err
+}
+
+func checkAll(tx *bbolt.Tx) error {
+	var errs []error
+	for err := range tx.Check() {
+		if len(errs) < 3 {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func closeQuietly(db *bbolt.DB) {
+	defer func() { _ = recover() }() //nolint:errcheck // a damaged file may fault once more
+	_ = db.Close()
+}
+
+func (s *Store) read(tx *bbolt.Tx) error {
+	err := tx.Bucket(bucketRecords).ForEach(func(k, v []byte) error {
+		var r Record
+		if err := json.Unmarshal(v, &r); err != nil {
+			return fmt.Errorf("record %s: %w", k, err)
+		}
+		s.records[r.Key()] = r
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return tx.Bucket(bucketDesired).ForEach(func(k, v []byte) error {
+		if err := proto.Unmarshal(v, &agentv1.DesiredObject{}); err != nil {
+			return fmt.Errorf("desired %s: %w", k, err)
+		}
+		s.desired[string(k)] = slices.Clone(v)
+		return nil
+	})
+}
+
+// Record returns what is known of an object.
+func (s *Store) Record(k Key) (Record, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r, ok := s.records[k]
+	r.Attachments = slices.Clone(r.Attachments)
+	return r, ok
+}
+
+// Records returns all of a kind.
+func (s *Store) Records(kind string) []Record {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var out []Record
+	for k, r := range s.records {
+		if k.Kind == kind {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// Put keeps a record; it is on disk a little later. For what drivers could tell again.
+func (s *Store) Put(r Record) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records[r.Key()] = r
+	s.dirty[r.Key()] = true
+	if s.timer == nil && !s.closed {
+		s.timer = time.AfterFunc(flushDelay, func() {
+			if err := s.Flush(); err != nil {
+				s.log.Error("state file cannot be written", "error", err)
+			}
+		})
+	}
+}
+
+// PutNow keeps a record and returns when it is on disk. For what nobody else knows: that a reboot was issued.
+func (s *Store) PutNow(r Record) error {
+	s.Put(r)
+	return s.Flush()
+}
+
+// Delete forgets an object.
+func (s *Store) Delete(k Key) {
+	s.mu.Lock()
+	_, known := s.records[k]
+	delete(s.records, k)
+	if known {
+		s.dirty[k] = true
+	}
+	s.mu.Unlock()
+	if known {
+		if err := s.Flush(); err != nil {
+			s.log.Error("state file cannot be written", "error", err)
+		}
+	}
+}
+
+// Flush writes what is in memory alone.
+func (s *Store) Flush() error {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	s.mu.Lock()
+	if s.timer != nil {
+		s.timer.Stop()
+		s.timer = nil
+	}
+	if len(s.dirty) == 0 || s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	puts, dels := map[string][]byte{}, []string{}
+	for k := range s.dirty {
+		r, ok := s.records[k]
+		if !ok {
+			dels = append(dels, k.String())
+			continue
+		}
+		data, err := json.Marshal(r)
+		if err != nil {
+			s.mu.Unlock()
+			return err
+		}
+		puts[k.String()] = data
+	}
+	flushing := s.dirty
+	s.dirty = map[Key]bool{}
+	s.mu.Unlock()
+	if err := s.write(bucketRecords, puts, dels); err != nil {
+		s.mu.Lock()
+		for k := range flushing {
+			s.dirty[k] = true
+		}
+		s.mu.Unlock()
+		return err
+	}
+	return nil
+}
+
+func (s *Store) write(bucket []byte, puts map[string][]byte, dels []string) error {
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		b := tx.Bucket(bucket)
+		for k, v := range puts {
+			if err := b.Put([]byte(k), v); err != nil {
+				return err
+			}
+		}
+		for _, k := range dels {
+			if err := b.Delete([]byte(k)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// SaveDesired keeps what is wanted now, without its secrets, and forgets what is wanted no longer.
+func (s *Store) SaveDesired(upserts []*agentv1.DesiredObject, removes []*agentv1.DesiredKey) error {
+	puts, dels := map[string][]byte{}, []string{}
+	for _, o := range upserts {
+		data, err := proto.Marshal(withoutSecrets(o))
+		if err != nil {
+			return err
+		}
+		puts[desiredKey(o.GetKey())] = data
+	}
+	for _, k := range removes {
+		dels = append(dels, desiredKey(k))
+	}
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	s.mu.Lock()
+	for k, v := range puts {
+		if string(s.desired[k]) == string(v) {
+			delete(puts, k)
+			continue
+		}
+		s.desired[k] = v
+	}
+	for _, k := range dels {
+		delete(s.desired, k)
+	}
+	closed := s.closed
+	s.mu.Unlock()
+	if closed || len(puts)+len(dels) == 0 {
+		return nil
+	}
+	return s.write(bucketDesired, puts, dels)
+}
+
+// Desired returns what was wanted when it was last saved, in order of kind and id.
+func (s *Store) Desired() []*agentv1.DesiredObject {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	keys := make([]string, 0, len(s.desired))
+	for k := range s.desired {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	out := make([]*agentv1.DesiredObject, 0, len(keys))
+	for _, k := range keys {
+		o := &agentv1.DesiredObject{}
+		if err := proto.Unmarshal(s.desired[k], o); err == nil { // checked when it was read or written
+			out = append(out, o)
+		}
+	}
+	return out
+}
+
+// Close writes what is left and closes the file.
+func (s *Store) Close() error {
+	err := s.Flush()
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	return errors.Join(err, s.db.Close())
+}
+
+func desiredKey(k *agentv1.DesiredKey) string {
+	return strings.ToLower(strings.TrimPrefix(k.GetKind().String(), "DESIRED_KIND_")) + "/" + k.GetId()
+}
+
+// withoutSecrets is a copy that may lie on disk.
+func withoutSecrets(o *agentv1.DesiredObject) *agentv1.DesiredObject {
+	o = proto.CloneOf(o)
+	if vm := o.GetVm(); vm != nil {
+		vm.UserData = nil
+		if ci := vm.GetSpec().GetCloudInit(); ci != nil {
+			ci.UserData = nil
+		}
+	}
+	if p := o.GetPool(); p != nil {
+		p.Secrets = nil
+		if spec := p.GetPool().GetSpec(); spec != nil {
+			spec.Secrets = nil
+		}
+	}
+	return o
+}

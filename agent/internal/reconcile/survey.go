@@ -1,0 +1,369 @@
+package reconcile
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/limiquantix/limiquantix/agent/internal/realised"
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+)
+
+// goneKept is how long the epoch of what was confirmed absent stays known.
+const goneKept = time.Hour
+
+// orphans is what drivers listed, and since when something was seen that nobody wants. Guarded by Engine.mu.
+type orphans struct {
+	domains map[string]map[string]*driverv1.Domain // by driver, id; a driver that was never listed is missing
+	volumes map[string]map[string]string           // by pool, id: driver
+	since   map[string]time.Time                   // by kind/id
+	told    string                                 // what was reported last
+}
+
+func newOrphans() orphans {
+	return orphans{domains: map[string]map[string]*driverv1.Domain{}, volumes: map[string]map[string]string{}, since: map[string]time.Time{}, told: "never"}
+}
+
+func (o *orphans) gone(kind, id string) {
+	for _, m := range o.domains {
+		if kind == "domain" {
+			delete(m, id)
+		}
+	}
+	for _, m := range o.volumes {
+		if kind == "volume" {
+			delete(m, id)
+		}
+	}
+}
+
+func (o *orphans) sawDomain(driver string, d *driverv1.Domain) {
+	if m := o.domains[driver]; m != nil {
+		m[d.GetDomainId()] = d
+	}
+}
+
+// PluginUp says that another process of a plugin serves: it was told nothing yet, and its objects may have changed meanwhile.
+func (e *Engine) PluginUp(name string) {
+	e.mu.Lock()
+	var keys []realised.Key
+	for k, w := range e.wants {
+		switch {
+		case k.Kind == realised.KindPool && w.obj.GetPool().GetPool().GetSpec().GetDriver() == name:
+			s := e.poolState(k.ID)
+			s.ensured, s.timeouts, s.barred = 0, 0, false
+		}
+		keys = append(keys, k)
+	}
+	for _, s := range e.vms {
+		s.failures, s.permanent = 0, nil
+	}
+	for _, s := range e.volumes {
+		s.failures, s.permanent = 0, nil
+	}
+	e.mu.Unlock()
+	for _, k := range keys {
+		e.queue.add(k)
+	}
+	e.pokeSurvey(name)
+}
+
+// DomainChanged says that something happened to a domain.
+func (e *Engine) DomainChanged(id string) {
+	k := realised.Key{Kind: realised.KindVM, ID: id}
+	e.mu.Lock()
+	wanted := e.wants[k] != nil
+	e.mu.Unlock()
+	if wanted {
+		e.queue.add(k)
+		return
+	}
+	e.pokeSurvey("")
+}
+
+// PoolChanged says that a pool's health or capacity changed.
+func (e *Engine) PoolChanged(id string) { e.queue.add(realised.Key{Kind: realised.KindPool, ID: id}) }
+
+// Resync says that events of a plugin may have been missed.
+func (e *Engine) Resync(name string) { e.pokeSurvey(name) }
+
+func (e *Engine) pokeSurvey(plugin string) {
+	select {
+	case e.poke <- plugin:
+	default: // enough of them wait
+	}
+}
+
+// surveyLoop lists what is on the host, at every poke and now and then.
+func (e *Engine) surveyLoop(ctx context.Context) {
+	t := time.NewTicker(e.survey)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.poke:
+			for len(e.poke) > 0 {
+				<-e.poke
+			}
+		case <-t.C:
+		}
+		e.surveyOnce(ctx)
+	}
+}
+
+// surveyOnce compares what drivers list with what is known, and reports what nobody wants. Drivers are asked at once; one that hangs delays this until its
+// deadline, and nothing else.
+func (e *Engine) surveyOnce(ctx context.Context) {
+	done := make(chan struct{})
+	n := 0
+	for _, name := range e.plugins.Names("compute") {
+		if p, _ := e.plugins.Plugin(name); p.Running {
+			n++
+			e.wg.Go(func() { e.surveyDomains(ctx, name); done <- struct{}{} })
+		}
+	}
+	for _, pool := range e.usablePools() {
+		n++
+		e.wg.Go(func() { e.surveyVolumes(ctx, pool); done <- struct{}{} })
+	}
+	for range n {
+		<-done
+	}
+	e.reportOrphans()
+	e.forgetGone()
+}
+
+func (e *Engine) usablePools() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var out []string
+	for id, s := range e.pools {
+		if s.ensured != 0 && !s.barred {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+func (e *Engine) surveyDomains(ctx context.Context, driver string) {
+	var list []*driverv1.Domain
+	err := e.call(ctx, driver, "", "ListDomains", shortCall, func(ctx context.Context) error {
+		r, err := e.plugins.Compute(driver).ListDomains(ctx, &driverv1.ListDomainsRequest{})
+		list = r.GetDomains()
+		return err
+	})
+	if err != nil {
+		e.log.Warn("domains cannot be listed", "plugin", driver, "error", err)
+		return
+	}
+	seen := make(map[string]*driverv1.Domain, len(list))
+	var keys []realised.Key
+	for _, d := range list {
+		if d.GetMark().GetClusterId() != e.cluster || d.GetMark().GetNodeId() != e.node {
+			continue // never ours, whatever the driver says
+		}
+		seen[d.GetDomainId()] = d
+		e.remember(driver, d)
+	}
+	e.mu.Lock()
+	e.orphans.domains[driver] = seen
+	for id, s := range e.vms {
+		if s.driver == driver && differs(s.domain, seen[id]) {
+			keys = append(keys, realised.Key{Kind: realised.KindVM, ID: id})
+		}
+	}
+	e.mu.Unlock()
+	for _, k := range keys {
+		e.queue.add(k)
+	}
+	e.askGuests(ctx, driver, seen)
+}
+
+// askGuests asks the guests' agents behind the survey's back, unless the last round is not done.
+func (e *Engine) askGuests(ctx context.Context, driver string, domains map[string]*driverv1.Domain) {
+	e.mu.Lock()
+	busy := e.asking[driver]
+	e.asking[driver] = true
+	copied := maps.Clone(domains)
+	e.mu.Unlock()
+	if busy {
+		return
+	}
+	e.wg.Go(func() {
+		e.readGuests(ctx, driver, copied)
+		e.mu.Lock()
+		e.asking[driver] = false
+		e.mu.Unlock()
+	})
+}
+
+func differs(a, b *driverv1.Domain) bool {
+	return (a == nil) != (b == nil) || a.GetState() != b.GetState() || a.GetPid() != b.GetPid() ||
+		a.GetGuestAgentConnected() != b.GetGuestAgentConnected() || a.GetRestartRequired() != b.GetRestartRequired()
+}
+
+// remember makes a record of a domain that none is known of: the state file was lost, or the domain is an orphan.
+func (e *Engine) remember(driver string, d *driverv1.Domain) {
+	k := realised.Key{Kind: realised.KindVM, ID: d.GetDomainId()}
+	if r, ok := e.store.Record(k); ok && (r.Driver != "" || !r.Gone.IsZero()) {
+		return
+	}
+	e.store.Put(realised.Record{
+		Kind: k.Kind, ID: k.ID, Driver: driver, Handle: d.GetHandle(), Made: true, Ran: isOn(d),
+		Epoch: d.GetMark().GetEpoch(), Generation: d.GetMark().GetGeneration(),
+	})
+}
+
+// readGuests asks the agents inside the guests, where they are connected, one after the other.
+func (e *Engine) readGuests(ctx context.Context, driver string, domains map[string]*driverv1.Domain) {
+	p, _ := e.plugins.Plugin(driver)
+	if !slices.Contains(p.Capabilities.GetCompute().GetFeatures(), driverv1.ComputeFeature_COMPUTE_FEATURE_GUEST_AGENT) {
+		return
+	}
+	for id, d := range domains {
+		if !d.GetGuestAgentConnected() || ctx.Err() != nil {
+			continue
+		}
+		var info *driverv1.GetGuestInfoResponse
+		err := e.call(ctx, driver, "", "GetGuestInfo", 3*time.Second, func(ctx context.Context) (err error) {
+			info, err = e.plugins.Compute(driver).GetGuestInfo(ctx, &driverv1.GetGuestInfoRequest{DomainId: id, Handle: d.GetHandle()})
+			return err
+		})
+		if err != nil {
+			continue // the guest's word is a comfort, not a need
+		}
+		e.mu.Lock()
+		s := e.vms[id]
+		news := s != nil && (s.guest == nil || hashOf(s.guest) != hashOf(info))
+		if news {
+			s.guest = info
+		}
+		e.mu.Unlock()
+		if news {
+			e.queue.add(realised.Key{Kind: realised.KindVM, ID: id})
+		}
+	}
+}
+
+func (e *Engine) surveyVolumes(ctx context.Context, pool string) {
+	driver, err := e.poolReady(pool)
+	if err != nil {
+		return
+	}
+	seen := map[string]string{}
+	token := ""
+	for {
+		var next string
+		err := e.poolCall(ctx, driver, pool, "ListVolumes", shortCall, func(ctx context.Context) error {
+			r, err := e.plugins.Storage(driver).ListVolumes(ctx, &driverv1.ListVolumesRequest{PoolId: pool, PageToken: token})
+			for _, v := range r.GetVolumes() {
+				if v.GetMark().GetClusterId() == e.cluster && v.GetMark().GetNodeId() == e.node {
+					seen[v.GetVolumeId()] = driver
+				}
+			}
+			next = r.GetNextPageToken()
+			return err
+		})
+		if err != nil {
+			e.log.Warn("volumes cannot be listed", "pool", pool, "plugin", driver, "error", err)
+			return
+		}
+		if next == "" || next == token {
+			break
+		}
+		token = next
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.orphans.volumes[pool] = seen
+}
+
+// reportOrphans reports what carries our mark and nobody wants, once a controller has said all that is wanted. It is never touched.
+func (e *Engine) reportOrphans() {
+	e.mu.Lock()
+	if !e.synced || len(e.orphans.domains) == 0 && len(e.orphans.volumes) == 0 {
+		e.mu.Unlock()
+		return
+	}
+	now := e.now()
+	var list []*computev1.Orphan
+	add := func(kind, id, driver, detail string) {
+		at, ok := e.orphans.since[kind+"/"+id]
+		if !ok {
+			at = now
+			e.orphans.since[kind+"/"+id] = at
+		}
+		list = append(list, &computev1.Orphan{Kind: kind, ObjectId: id, Driver: driver, Detail: detail, FirstSeenTime: timestamppb.New(at)})
+	}
+	for driver, m := range e.orphans.domains {
+		for id, d := range m {
+			if e.wants[realised.Key{Kind: realised.KindVM, ID: id}] == nil {
+				add("domain", id, driver, domainWords(d))
+			}
+		}
+	}
+	for pool, m := range e.orphans.volumes {
+		for id, driver := range m {
+			if e.wants[realised.Key{Kind: realised.KindVolume, ID: id}] == nil {
+				add("volume", id, driver, "in pool "+pool)
+			}
+		}
+	}
+	for key := range e.orphans.since {
+		if !slices.ContainsFunc(list, func(o *computev1.Orphan) bool { return o.GetKind()+"/"+o.GetObjectId() == key }) {
+			delete(e.orphans.since, key)
+		}
+	}
+	slices.SortFunc(list, func(a, b *computev1.Orphan) int {
+		if a.GetKind() != b.GetKind() {
+			return int(b.GetKind()[0]) - int(a.GetKind()[0])
+		}
+		if a.GetObjectId() < b.GetObjectId() {
+			return -1
+		}
+		return 1
+	})
+	told := ""
+	for _, o := range list {
+		told += o.GetKind() + "/" + o.GetObjectId() + "/" + o.GetDetail() + "\n"
+	}
+	news := told != e.orphans.told
+	e.orphans.told = told
+	e.mu.Unlock()
+	if news {
+		if len(list) > 0 {
+			e.log.Warn("objects with our mark that nobody wants are on this host; they are reported and not touched", "count", len(list))
+		}
+		e.reporter.Orphans(list)
+	}
+}
+
+func domainWords(d *driverv1.Domain) string {
+	switch {
+	case isOn(d):
+		return "runs"
+	case d.GetState() == driverv1.DomainState_DOMAIN_STATE_UNKNOWN:
+		return "state unknown"
+	}
+	return "is off"
+}
+
+// forgetGone drops records of what was confirmed absent long ago and is not wanted.
+func (e *Engine) forgetGone() {
+	now := e.now()
+	for _, kind := range []string{realised.KindVM, realised.KindVolume} {
+		for _, r := range e.store.Records(kind) {
+			e.mu.Lock()
+			wanted := e.wants[r.Key()] != nil
+			e.mu.Unlock()
+			if !wanted && !r.Gone.IsZero() && now.Sub(r.Gone) > goneKept {
+				e.store.Delete(r.Key())
+			}
+		}
+	}
+}

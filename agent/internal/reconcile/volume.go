@@ -1,0 +1,275 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/limiquantix/limiquantix/agent/internal/realised"
+	"github.com/limiquantix/limiquantix/proto/fault"
+	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
+	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
+)
+
+// volumeState is what is known of a volume. Fields are guarded by Engine.mu.
+type volumeState struct {
+	ready     bool
+	volume    *driverv1.Volume
+	problem   string // why it is not ready
+	reason    string
+	retry     time.Time // when it is tried next
+	failures  int
+	permanent *want // the wish that can never come true
+}
+
+func (e *Engine) volumeState(id string) *volumeState {
+	s := e.volumes[id]
+	if s == nil {
+		s = &volumeState{}
+		e.volumes[id] = s
+	}
+	return s
+}
+
+func (e *Engine) reconcileVolume(ctx context.Context, w *want) (time.Duration, string) {
+	d := w.obj.GetVolume()
+	id := d.GetVolume().GetMeta().GetId()
+	e.mu.Lock()
+	s := e.volumeState(id)
+	if s.permanent == w {
+		e.mu.Unlock()
+		return never, resultFailed
+	}
+	done := s.ready && !d.GetAbsent() && s.volume.GetSizeBytes() >= d.GetVolume().GetSpec().GetSizeBytes()
+	vol := s.volume
+	e.mu.Unlock()
+	if done {
+		e.volumeReady(w, vol)
+		return never, resultOK
+	}
+	k := realised.Key{Kind: realised.KindVolume, ID: id}
+	rec, known := e.store.Record(k)
+	if d.GetAbsent() && known && !rec.Gone.IsZero() {
+		e.volumeGone(w)
+		return never, resultOK
+	}
+	vol, err := e.realiseVolume(ctx, w, rec)
+	if err == nil && d.GetAbsent() {
+		e.volumeGone(w)
+		return never, resultOK
+	}
+	if err == nil {
+		e.store.Put(realised.Record{
+			Kind: k.Kind, ID: id, Driver: e.poolDriver(d.GetVolume().GetSpec().GetPoolId()), PoolID: vol.GetPoolId(), Epoch: d.GetEpoch(),
+			Generation: d.GetVolume().GetMeta().GetGeneration(), Handle: vol.GetHandle(), Made: true,
+		})
+		e.volumeReady(w, vol)
+		e.dependents(k)
+		return never, resultOK
+	}
+	if ctx.Err() != nil {
+		return never, resultFailed
+	}
+	return e.volumeFailed(w, s, err)
+}
+
+// realiseVolume makes, finds, grows or removes the volume.
+func (e *Engine) realiseVolume(ctx context.Context, w *want, rec realised.Record) (*driverv1.Volume, error) {
+	d := w.obj.GetVolume()
+	id, pool := d.GetVolume().GetMeta().GetId(), d.GetVolume().GetSpec().GetPoolId()
+	driver, err := e.poolReady(pool)
+	if err != nil {
+		return nil, err
+	}
+	c := e.plugins.Storage(driver)
+	if d.GetAbsent() {
+		return nil, e.poolCall(ctx, driver, pool, "DeleteVolume", usualCall, func(ctx context.Context) error {
+			_, err := c.DeleteVolume(ctx, &driverv1.DeleteVolumeRequest{PoolId: pool, VolumeId: id, Handle: rec.Handle})
+			return err
+		})
+	}
+	var vol *driverv1.Volume
+	get := func(ctx context.Context) error {
+		r, err := c.GetVolume(ctx, &driverv1.GetVolumeRequest{PoolId: pool, VolumeId: id, Handle: rec.Handle})
+		vol = r.GetVolume()
+		return err
+	}
+	if rec.Made {
+		err = e.poolCall(ctx, driver, pool, "GetVolume", usualCall, get)
+		if err != nil && fault.From(err).Code == codes.NotFound && !fault.Is(err, metav1.Reason_REASON_POOL_NOT_FOUND) {
+			// Never made again in silence: a blank disk in place of data is worse than none.
+			return nil, fault.New(metav1.Reason_REASON_VOLUME_NOT_FOUND, "volume %s was made here and is gone from pool %s", id, pool).
+				WithRemedy("bring it back, or delete it")
+		}
+	} else {
+		err = e.poolCall(ctx, driver, pool, "CreateVolume", longCall, func(ctx context.Context) error {
+			r, err := c.CreateVolume(ctx, e.createVolume(d))
+			vol = r.GetVolume()
+			return err
+		})
+		if err != nil && fault.From(err).Code == codes.AlreadyExists { // made before this agent's memory, and grown since perhaps
+			if getErr := e.poolCall(ctx, driver, pool, "GetVolume", usualCall, get); getErr != nil || !sameVolume(vol, d) {
+				return nil, err
+			}
+			err = nil
+		}
+	}
+	if err != nil || vol.GetSizeBytes() >= d.GetVolume().GetSpec().GetSizeBytes() {
+		return vol, err
+	}
+	return e.growVolume(ctx, w, driver, vol)
+}
+
+func (e *Engine) createVolume(d *agentv1.DesiredVolume) *driverv1.CreateVolumeRequest {
+	v := d.GetVolume()
+	req := &driverv1.CreateVolumeRequest{
+		PoolId: v.GetSpec().GetPoolId(), VolumeId: v.GetMeta().GetId(), Mark: e.mark(v.GetMeta().GetId(), v.GetMeta().GetGeneration(), d.GetEpoch()),
+		SizeBytes: v.GetSpec().GetSizeBytes(), Format: driverv1.VolumeFormat(v.GetSpec().GetFormat()),
+	}
+	switch src := v.GetSpec().GetSource().GetSource().(type) {
+	case *storagev1.VolumeSource_ImageId:
+		req.Source = &driverv1.VolumeSource{Source: &driverv1.VolumeSource_ImageId{ImageId: src.ImageId}}
+	case *storagev1.VolumeSource_SnapshotId:
+		req.Source = &driverv1.VolumeSource{Source: &driverv1.VolumeSource_SnapshotId{SnapshotId: src.SnapshotId}}
+	case *storagev1.VolumeSource_VolumeId:
+		req.Source = &driverv1.VolumeSource{Source: &driverv1.VolumeSource_VolumeId{VolumeId: src.VolumeId}}
+	}
+	return req
+}
+
+// sameVolume reports whether a volume that is there can be the one that is wanted.
+func sameVolume(vol *driverv1.Volume, d *agentv1.DesiredVolume) bool {
+	spec := d.GetVolume().GetSpec()
+	return vol.GetMark().GetObjectId() == d.GetVolume().GetMeta().GetId() &&
+		(spec.GetFormat() == 0 || int32(vol.GetFormat()) == int32(spec.GetFormat()))
+}
+
+func (e *Engine) growVolume(ctx context.Context, w *want, driver string, vol *driverv1.Volume) (*driverv1.Volume, error) {
+	p, _ := e.plugins.Plugin(driver)
+	if !slices.Contains(p.Capabilities.GetStorage().GetFeatures(), driverv1.StorageFeature_STORAGE_FEATURE_RESIZE) {
+		return nil, fault.New(metav1.Reason_REASON_NO_CAPABILITY, "plugin %s does not resize volumes", driver)
+	}
+	size := w.obj.GetVolume().GetVolume().GetSpec().GetSizeBytes()
+	e.reportVolume(w, &storagev1.VolumeStatus{Phase: storagev1.VolumePhase_VOLUME_PHASE_RESIZING}, false)
+	err := e.poolCall(ctx, driver, vol.GetPoolId(), "ResizeVolume", longCall, func(ctx context.Context) error {
+		r, err := e.plugins.Storage(driver).ResizeVolume(ctx, &driverv1.ResizeVolumeRequest{
+			PoolId: vol.GetPoolId(), VolumeId: vol.GetVolumeId(), Handle: vol.GetHandle(), SizeBytes: size,
+		})
+		if r.GetVolume() != nil {
+			vol = r.GetVolume()
+		}
+		return err
+	})
+	return vol, err
+}
+
+// poolCall is a call for a pool; a pool that the driver does not know is ensured again.
+func (e *Engine) poolCall(ctx context.Context, driver, pool, method string, deadline time.Duration, f func(context.Context) error) error {
+	err := e.call(ctx, driver, pool, method, deadline, f)
+	if fault.Is(err, metav1.Reason_REASON_POOL_NOT_FOUND) {
+		e.poolLost(pool)
+	}
+	return err
+}
+
+func (e *Engine) volumeReady(w *want, vol *driverv1.Volume) {
+	d := w.obj.GetVolume()
+	e.mu.Lock()
+	s := e.volumeState(d.GetVolume().GetMeta().GetId())
+	s.ready, s.volume, s.problem, s.failures, s.permanent = true, vol, "", 0, nil
+	e.mu.Unlock()
+	e.reportVolume(w, &storagev1.VolumeStatus{
+		Phase: storagev1.VolumePhase_VOLUME_PHASE_READY, AllocationBytes: vol.GetAllocationBytes(), SizeBytes: vol.GetSizeBytes(),
+		Format: storagev1.VolumeFormat(vol.GetFormat()), ObservedGeneration: d.GetVolume().GetMeta().GetGeneration(),
+	}, true)
+}
+
+func (e *Engine) volumeGone(w *want) {
+	d := w.obj.GetVolume()
+	id := d.GetVolume().GetMeta().GetId()
+	k := realised.Key{Kind: realised.KindVolume, ID: id}
+	r, _ := e.store.Record(k)
+	if r.Gone.IsZero() {
+		e.store.Put(realised.Record{Kind: k.Kind, ID: id, Epoch: d.GetEpoch(), Gone: e.now()})
+	}
+	e.mu.Lock()
+	delete(e.volumes, id)
+	e.orphans.gone("volume", id)
+	e.mu.Unlock()
+	e.reporter.Volume(&agentv1.VolumeReport{VolumeId: id, Epoch: d.GetEpoch(), ObservedGeneration: d.GetVolume().GetMeta().GetGeneration(), Absent: true})
+}
+
+func (e *Engine) volumeFailed(w *want, s *volumeState, err error) (time.Duration, string) {
+	d := w.obj.GetVolume()
+	verb, phase := "making", storagev1.VolumePhase_VOLUME_PHASE_FAILED
+	if d.GetAbsent() {
+		verb, phase = "deleting", storagev1.VolumePhase_VOLUME_PHASE_DELETING
+	}
+	e.mu.Lock()
+	s.failures++
+	s.ready = false
+	pr := problemOf(fmt.Sprintf("%s volume %s", verb, volumeName(d)), err, s.failures)
+	if d.GetAbsent() && pr.permanent { // a deletion always goes on
+		pr.permanent, pr.retry = false, slowMax
+	}
+	if pr.permanent {
+		s.permanent = w
+	}
+	s.problem, s.reason, s.retry = pr.message, pr.reason, time.Time{}
+	if pr.retry >= 0 {
+		s.retry = e.now().Add(pr.retry)
+	}
+	e.mu.Unlock()
+	if !d.GetAbsent() && waitsForOthers(err) {
+		phase = storagev1.VolumePhase_VOLUME_PHASE_CREATING
+	}
+	status := &storagev1.VolumeStatus{Phase: phase, Reason: pr.reason, Message: pr.message, AllocationBytes: -1}
+	if pr.retry >= 0 {
+		status.NextRetryTime = timestamppb.New(e.now().Add(pr.retry))
+	}
+	e.reportVolume(w, status, false)
+	e.log.Warn("volume is not as wanted", "volume", d.GetVolume().GetMeta().GetId(), "error", err, "retry", pr.retry)
+	e.dependents(realised.Key{Kind: realised.KindVolume, ID: d.GetVolume().GetMeta().GetId()})
+	return pr.retry, resultFailed
+}
+
+// waitsForOthers reports whether the error says that something else must come first, which is no failure of the object.
+func waitsForOthers(err error) bool {
+	switch fault.From(err).Reason {
+	case metav1.Reason_REASON_IMAGE_NOT_FOUND, metav1.Reason_REASON_POOL_NOT_FOUND, metav1.Reason_REASON_BACKEND_UNAVAILABLE,
+		metav1.Reason_REASON_PLUGIN_UNAVAILABLE, metav1.Reason_REASON_PLUGIN_MISSING, metav1.Reason_REASON_PLUGIN_INVALID,
+		metav1.Reason_REASON_PLUGIN_QUARANTINED, metav1.Reason_REASON_BUSY, metav1.Reason_REASON_CANCELLED:
+		return true
+	}
+	return false
+}
+
+func volumeName(d *agentv1.DesiredVolume) string {
+	if n := d.GetVolume().GetMeta().GetName(); n != "" {
+		return n
+	}
+	return d.GetVolume().GetMeta().GetId()
+}
+
+func (e *Engine) reportVolume(w *want, status *storagev1.VolumeStatus, realised bool) {
+	d := w.obj.GetVolume()
+	rep := &agentv1.VolumeReport{VolumeId: d.GetVolume().GetMeta().GetId(), Epoch: d.GetEpoch(), Status: status}
+	if realised {
+		rep.ObservedGeneration = d.GetVolume().GetMeta().GetGeneration()
+	}
+	if e.current(w) {
+		e.reporter.Volume(rep)
+	}
+}
+
+func (e *Engine) poolDriver(pool string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.wants[realised.Key{Kind: realised.KindPool, ID: pool}].object().GetPool().GetPool().GetSpec().GetDriver()
+}
