@@ -78,7 +78,7 @@ func (c *controller) checkLeader(context.Context) (string, error) {
 
 // sources are what the metrics are collected from.
 func (c *controller) sources() server.Sources {
-	return server.Sources{Store: c.store, Objects: c.countObjects, Pending: c.parts.pending, Leading: c.lead.Leading}
+	return server.Sources{Store: c.store, Objects: c.countObjects, Pending: func() int { return countPending(c.cache) }, Leading: c.lead.Leading}
 }
 
 var phases = map[state.Kind]protoreflect.EnumType{

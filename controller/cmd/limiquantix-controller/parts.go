@@ -4,8 +4,12 @@ import (
 	"context"
 	"time"
 
+	"github.com/limiquantix/limiquantix/controller/internal/config"
+	"github.com/limiquantix/limiquantix/controller/internal/placement"
+	"github.com/limiquantix/limiquantix/controller/internal/scheduler"
 	"github.com/limiquantix/limiquantix/controller/internal/server"
 	"github.com/limiquantix/limiquantix/controller/internal/service/enrol"
+	"github.com/limiquantix/limiquantix/controller/internal/service/node"
 	"github.com/limiquantix/limiquantix/controller/internal/service/operation"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
 	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
@@ -15,7 +19,6 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/tunnel"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
-	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1/computev1connect"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1/networkv1connect"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1/storagev1connect"
 )
@@ -26,8 +29,9 @@ type parts struct {
 	agentAPI      *server.AgentAPI
 	nodeForAgents computev1.NodeServiceServer
 	tunnels       *tunnel.Hub
-	duties        func(ctx context.Context, lead store.Leadership) error
-	pending       func() int
+	// index must run on every controller; duties on the leader alone.
+	index  *placement.Index
+	duties func(ctx context.Context, lead store.Leadership) error
 }
 
 type asker struct {
@@ -38,23 +42,55 @@ func (asker) AskTunnel(string, *agentv1.OpenTunnel) error { return nil }
 
 func newParts(c *controller, leader *state.Leader) *parts {
 	runner := &request.Runner{Store: c.store, Cache: c.cache, Now: time.Now}
-	history := state.NewHistory()
-	p := &parts{}
-	p.tunnels = tunnel.New(asker{}, 0)
-	p.services = server.Services{
-		VM:        vm.New(vm.Config{Cache: c.cache, Runner: runner, Sealer: c.cluster.Key, Tunnels: func() seam.Tunnels { return p.tunnels }, History: history, Now: time.Now, Log: c.log}),
-		Operation: operation.New(operation.Config{Cache: c.cache, Runner: runner, History: history, Now: time.Now}),
-		Node:      computev1connect.UnimplementedNodeServiceHandler{}, StoragePool: storagev1connect.UnimplementedStoragePoolServiceHandler{},
-		Volume: storagev1connect.UnimplementedVolumeServiceHandler{}, Snapshot: storagev1connect.UnimplementedSnapshotServiceHandler{},
-		Image: storagev1connect.UnimplementedImageServiceHandler{}, Network: networkv1connect.UnimplementedVirtualNetworkServiceHandler{},
-		SecurityGroup: networkv1connect.UnimplementedSecurityGroupServiceHandler{}, Port: networkv1connect.UnimplementedPortServiceHandler{},
+	history, live, sealer := state.NewHistory(), state.NewLiveness(), c.cluster.Key
+	index := placement.NewIndex(c.cache, schedulerConfig(c.cfg.Scheduler))
+	agents := asker{}
+	hub := tunnel.New(agents, 0)
+	nodes := node.New(node.Config{
+		Cache: c.cache, Runner: runner, Leader: leader, Live: live, CA: c.cluster.CA, Timing: timing(c.cfg.Heartbeat),
+		Allocatable: index.Allocatable, Now: time.Now, Log: c.log,
+	})
+	loops := placement.New(placement.Config{
+		Store: c.store, Cache: c.cache, Index: index, Live: live, History: history,
+		HeartbeatTimeout: c.cfg.Heartbeat.Timeout, HeartbeatInterval: c.cfg.Heartbeat.Interval, Now: time.Now, Log: c.log,
+	})
+	return &parts{
+		services: server.Services{
+			VM: vm.New(vm.Config{
+				Cache: c.cache, Runner: runner, Sealer: sealer, Tunnels: func() seam.Tunnels { return hub }, History: history, Explain: index,
+				Now: time.Now, Log: c.log,
+			}),
+			Node:        nodes,
+			Operation:   operation.New(operation.Config{Cache: c.cache, Runner: runner, History: history, Now: time.Now}),
+			StoragePool: storagev1connect.UnimplementedStoragePoolServiceHandler{}, Image: storagev1connect.UnimplementedImageServiceHandler{},
+			Volume: storagev1connect.UnimplementedVolumeServiceHandler{}, Snapshot: storagev1connect.UnimplementedSnapshotServiceHandler{},
+			Network:       networkv1connect.UnimplementedVirtualNetworkServiceHandler{},
+			SecurityGroup: networkv1connect.UnimplementedSecurityGroupServiceHandler{}, Port: networkv1connect.UnimplementedPortServiceHandler{},
+		},
+		agentAPI: &server.AgentAPI{
+			Streams:   agents,
+			Enrolment: &enrol.Service{Store: c.store, Cache: c.cache, Leader: leader, CA: c.cluster.CA, Log: c.log, Now: time.Now},
+			Tunnels:   hub,
+		},
+		nodeForAgents: node.NewAgent(nodes),
+		tunnels:       hub,
+		index:         index,
+		duties:        loops.Run,
 	}
-	p.agentAPI = &server.AgentAPI{
-		Streams:   asker{},
-		Enrolment: &enrol.Service{Store: c.store, Cache: c.cache, Leader: leader, CA: c.cluster.CA, Log: c.log, Now: time.Now},
-		Tunnels:   p.tunnels,
+}
+
+func schedulerConfig(s config.Scheduler) scheduler.Config {
+	strategy := map[string]computev1.PlacementStrategy{
+		"spread": computev1.PlacementStrategy_PLACEMENT_STRATEGY_SPREAD, "pack": computev1.PlacementStrategy_PLACEMENT_STRATEGY_PACK,
+		"balance": computev1.PlacementStrategy_PLACEMENT_STRATEGY_BALANCE,
 	}
-	p.nodeForAgents = computev1.UnimplementedNodeServiceServer{}
-	p.duties = func(ctx context.Context, _ store.Leadership) error { <-ctx.Done(); return ctx.Err() }
-	return p
+	return scheduler.Config{
+		Strategy: strategy[s.PlacementStrategy], OvercommitCPU: s.OvercommitCPU, OvercommitMemory: s.OvercommitMemory,
+		ReservedCPUs: s.ReservedCPUs, ReservedMemory: int64(s.ReservedMemory),
+	}
+}
+
+// timing gives a session's lease room to end before its node counts as unknown.
+func timing(h config.Heartbeat) seam.Timing {
+	return seam.Timing{HeartbeatInterval: h.Interval, HeartbeatTimeout: h.Timeout, Lease: min(3*h.Interval, h.Timeout*3/4)}
 }

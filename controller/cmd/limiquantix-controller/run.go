@@ -103,6 +103,8 @@ func (c *controller) run(ctx context.Context) (err error) {
 	}
 	for _, task := range []func(context.Context){
 		c.lead.run, c.lead.follow, c.refreshToken,
+		func(ctx context.Context) { _ = c.parts.index.Run(ctx) }, // ends with ctx alone
+		func(ctx context.Context) { observePlacements(ctx, c.cache, c.metrics) },
 		func(ctx context.Context) { c.metrics.Run(ctx, metricsInterval, c.sources()) },
 	} {
 		tasks.Go(func() { task(background) })
