@@ -1,0 +1,147 @@
+package domain
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+)
+
+const (
+	maxDisks    = 24
+	maxNICs     = 16
+	maxForwards = 32
+	maxDiskSize = 64 * tib
+)
+
+func checkDisks(v *Violations, disks []*computev1.Disk) {
+	if len(disks) > maxDisks {
+		v.Add("vm.spec.disks", "holds %d disks, at most %d are allowed", len(disks), maxDisks)
+	}
+	names, orders := map[string]bool{}, map[int32]bool{}
+	for i, d := range disks {
+		at := fmt.Sprintf("vm.spec.disks[%d]", i)
+		checkUnique(v, at+".name", d.GetName(), names)
+		switch src := d.GetSource().(type) {
+		case *computev1.Disk_Inline:
+			checkInline(v, at+".inline", src.Inline)
+		case *computev1.Disk_Volume:
+			v.Add(at+".volume", "existing volumes come with a later release: use an inline volume")
+		default:
+			v.Add(at, "needs inline or volume")
+		}
+		checkEnum(v, at+".bus", d.GetBus())
+		if o := d.GetBootOrder(); o < 0 || o > maxDisks {
+			v.Add(at+".boot_order", "must be 1-%d, or 0 for none", maxDisks)
+		} else if o > 0 && orders[o] {
+			v.Add(at+".boot_order", "%d is used twice", o)
+		} else {
+			orders[o] = true
+		}
+		if !validSerial(d.GetSerial()) {
+			v.Add(at+".serial", "must be at most 20 characters of A-Z a-z 0-9 '-' '_'")
+		}
+	}
+}
+
+func checkInline(v *Violations, at string, in *computev1.InlineVolume) {
+	switch size := in.GetSizeBytes(); {
+	case size == 0 && in.GetImage() == "":
+		v.Add(at+".size_bytes", "is required for a blank disk")
+	case size < 0 || size%512 != 0 || size > maxDiskSize:
+		v.Add(at+".size_bytes", "must be a multiple of 512, at most 64 TiB")
+	}
+	checkEnum(v, at+".format", in.GetFormat())
+}
+
+func checkNICs(v *Violations, nics []*computev1.NIC) {
+	if len(nics) > maxNICs {
+		v.Add("vm.spec.nics", "holds %d interfaces, at most %d are allowed", len(nics), maxNICs)
+	}
+	names, macs, ports := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for i, n := range nics {
+		at := fmt.Sprintf("vm.spec.nics[%d]", i)
+		checkUnique(v, at+".name", n.GetName(), names)
+		if !validMAC(n.GetMac()) {
+			v.Add(at+".mac", "must be a unicast address such as 52:54:00:12:34:56, in lower case, or empty")
+		} else if macs[n.GetMac()] {
+			v.Add(at+".mac", "%s is used twice", n.GetMac())
+		}
+		macs[n.GetMac()] = true
+		if m := n.GetModel(); m != "" && m != "virtio" && m != "e1000e" {
+			v.Add(at+".model", "must be empty or \"virtio\", or \"e1000e\"")
+		}
+		switch a := n.GetAttachment().(type) {
+		case *computev1.NIC_User:
+			checkForwards(v, at+".user", a.User, ports)
+		case *computev1.NIC_Network:
+			v.Add(at+".network", "virtual networks come with a later release: use a user-mode NIC (\"user\": {})")
+		default:
+			v.Add(at, "needs user or network")
+		}
+	}
+}
+
+func checkForwards(v *Violations, at string, u *computev1.UserModeNetwork, taken map[string]bool) {
+	if n := len(u.GetForwards()); n > maxForwards {
+		v.Add(at+".forwards", "holds %d ports, at most %d are allowed", n, maxForwards)
+	}
+	for i, f := range u.GetForwards() {
+		at := fmt.Sprintf("%s.forwards[%d]", at, i)
+		if p := f.GetProtocol(); p != "tcp" && p != "udp" {
+			v.Add(at+".protocol", "must be \"tcp\" or \"udp\"")
+		}
+		addr, err := netip.ParseAddr(f.GetHostAddress())
+		if err != nil || addr.Zone() != "" {
+			v.Add(at+".host_address", "must be an IP address of the node, such as 127.0.0.1")
+		}
+		for _, p := range []struct {
+			field string
+			port  uint32
+		}{{".host_port", f.GetHostPort()}, {".guest_port", f.GetGuestPort()}} {
+			if p.port < 1 || p.port > 65535 {
+				v.Add(at+p.field, "must be 1-65535")
+			}
+		}
+		key := fmt.Sprintf("%s/%s/%d", f.GetProtocol(), addr, f.GetHostPort())
+		if taken[key] {
+			v.Add(at+".host_port", "%s port %d is forwarded twice", f.GetProtocol(), f.GetHostPort())
+		}
+		taken[key] = true
+	}
+}
+
+func checkUnique(v *Violations, field, name string, seen map[string]bool) {
+	CheckName(v, field, name)
+	if name != "" && seen[name] {
+		v.Add(field, "%q is used twice", name)
+	}
+	seen[name] = true
+}
+
+func validMAC(s string) bool {
+	hw, err := net.ParseMAC(s)
+	return err == nil && len(hw) == 6 && hw.String() == s && hw[0]&1 == 0 && s != "00:00:00:00:00:00"
+}
+
+func validSerial(s string) bool {
+	if len(s) > 20 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// checkEnum notes a number that the enum does not name.
+func checkEnum(v *Violations, field string, e protoreflect.Enum) {
+	if e.Descriptor().Values().ByNumber(e.Number()) == nil {
+		v.Add(field, "%d is no value of %s", e.Number(), e.Descriptor().Name())
+	}
+}

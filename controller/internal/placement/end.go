@@ -1,0 +1,95 @@
+package placement
+
+import (
+	"context"
+
+	"github.com/limiquantix/limiquantix/controller/internal/domain"
+	"github.com/limiquantix/limiquantix/controller/internal/state"
+	"github.com/limiquantix/limiquantix/proto/fault"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	operationv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
+	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
+)
+
+const opRunning = int32(operationv1.OperationState_OPERATION_STATE_RUNNING)
+
+// end ends operations as soon as their objects are as they asked, or never will be.
+func (w *worker) end(ctx context.Context) error {
+	return w.follow(ctx, func() error {
+		return w.settle(ctx, w.Cache.Find(state.Query{Kind: state.KindOperation, Phases: []int32{opRunning}}).Rows)
+	}, func(changes []state.Change) error {
+		seen := map[string]bool{}
+		var rows []*state.Row
+		for _, c := range changes {
+			row := c.Row()
+			object := row.ID
+			switch row.Kind {
+			case state.KindOperation:
+				object = row.Owner
+			case state.KindVM, state.KindImage:
+			default:
+				continue
+			}
+			if seen[object] {
+				continue
+			}
+			seen[object] = true
+			rows = append(rows, w.Cache.Find(state.Query{Kind: state.KindOperation, Owner: object, Phases: []int32{opRunning}}).Rows...)
+		}
+		return w.settle(ctx, rows)
+	})
+}
+
+// settle ends those of the operations that have an outcome.
+func (w *worker) settle(ctx context.Context, rows []*state.Row) error {
+	for len(rows) > 0 {
+		n := min(len(rows), roundSize)
+		if err := w.settleSome(ctx, rows[:n]); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+func (w *worker) settleSome(ctx context.Context, rows []*state.Row) error {
+	var outs []*state.Writer
+	for _, row := range rows {
+		rec := row.Operation()
+		o := w.outcome(rec)
+		if !o.Ended() {
+			continue
+		}
+		op := rec.GetOperation()
+		now := w.Now()
+		domain.EndOperation(op, o, now)
+		op.Phases = w.History.Phases(op.GetObjectId(), op.GetCreateTime().AsTime(), now)
+		var out state.Writer
+		out.Same(row)
+		out.Put(state.Key(state.KindOperation, row.ID), rec)
+		outs = append(outs, &out)
+	}
+	if len(outs) == 0 {
+		return nil
+	}
+	_, err := w.commit(ctx, outs) // one that was overtaken has changed, and comes again
+	return err
+}
+
+func (w *worker) outcome(rec *statev1.OperationRecord) domain.Outcome {
+	op := rec.GetOperation()
+	if op.GetObjectKind() == domain.KindVM {
+		return domain.OperationOutcome(op, w.Cache.Row(state.KindVM, op.GetObjectId()).VM())
+	}
+	img := w.Cache.Row(state.KindImage, op.GetObjectId())
+	switch {
+	case op.GetVerb() == domain.VerbDeleteImage && img == nil:
+		return domain.Outcome{State: operationv1.OperationState_OPERATION_STATE_DONE}
+	case op.GetVerb() == domain.VerbUploadImage && (img == nil || img.Deleting):
+		return domain.Outcome{
+			State:  operationv1.OperationState_OPERATION_STATE_FAILED,
+			Reason: fault.ReasonName(metav1.Reason_REASON_CANCELLED), Message: "the upload was broken off; nothing is kept of it",
+		}
+	}
+	return domain.Outcome{State: operationv1.OperationState_OPERATION_STATE_RUNNING}
+}

@@ -1,0 +1,124 @@
+package placement
+
+import (
+	"context"
+	"slices"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/limiquantix/limiquantix/controller/internal/domain"
+	"github.com/limiquantix/limiquantix/controller/internal/state"
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
+	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
+)
+
+// empty takes everything off a node whose host an operator declared off for good, and then removes the node. Its VMs wait to be placed anew.
+func (w *worker) empty(ctx context.Context, node *state.Row) error {
+	for {
+		var outs []*state.Writer
+		for _, row := range w.Cache.Find(state.Query{Kind: state.KindVM, Node: node.ID, Limit: roundSize}).Rows {
+			outs = append(outs, w.unplace(row))
+		}
+		if len(outs) == 0 {
+			for _, row := range w.Cache.Find(state.Query{Kind: state.KindVolume, Node: node.ID, Limit: roundSize}).Rows {
+				outs = append(outs, dropVolume(row))
+			}
+		}
+		for _, row := range w.Cache.Find(state.Query{Kind: state.KindImage, Node: node.ID, Limit: roundSize}).Rows {
+			outs = append(outs, dropCopies(row, node.ID))
+		}
+		for _, row := range w.Cache.Find(state.Query{Kind: state.KindPool}).Rows {
+			if out := dropPoolNode(row, node.ID); out != nil {
+				outs = append(outs, out)
+			}
+		}
+		last := len(outs) == 0
+		if last {
+			row := w.Cache.Row(state.KindNode, node.ID)
+			if row == nil {
+				return nil
+			}
+			var out state.Writer
+			out.Same(row)
+			out.Delete(state.Key(state.KindNode, node.ID))
+			outs = append(outs, &out)
+		}
+		done, err := w.commit(ctx, outs)
+		if err != nil {
+			return err
+		}
+		if last && done[0] {
+			w.Live.Forget(node.ID)
+			w.Log.Info("fenced node removed", "node", node.ID, "name", node.Name)
+			return nil
+		}
+	}
+}
+
+// unplace takes a VM off its node, with the volumes that only that node had.
+func (w *worker) unplace(row *state.Row) *state.Writer {
+	rec, now := row.VM(), w.Now()
+	rec.Claim = nil
+	vm := rec.GetVm()
+	phase, message := computev1.VMPhase_VM_PHASE_PENDING, "its node was declared off; waits to be placed anew"
+	if row.Deleting {
+		phase, message = computev1.VMPhase_VM_PHASE_DELETING, ""
+	} else {
+		rec.PendingSince = timestamppb.New(now)
+	}
+	vm.Status = &computev1.VMStatus{Phase: phase, Message: message, ObservedRestartGeneration: vm.GetSpec().GetRestartGeneration()}
+	var out state.Writer
+	out.Same(row)
+	out.Put(state.Key(state.KindVM, row.ID), rec)
+	rows, vols, _ := volumesOf(w.Cache, rec)
+	for i, v := range vols {
+		resetVolume(v)
+		out.Same(rows[i])
+		out.Put(state.Key(state.KindVolume, rows[i].ID), v)
+	}
+	w.History.Add(row.ID, &computev1.VMEvent{Time: timestamppb.New(now), Type: "NodeFenced", Message: "its node was declared off by an operator"})
+	return &out
+}
+
+func resetVolume(v *statev1.VolumeRecord) {
+	v.ExecutorNodeId = ""
+	v.Volume.Status = &storagev1.VolumeStatus{
+		Phase: storagev1.VolumePhase_VOLUME_PHASE_PENDING, AllocationBytes: -1, OwnerVmId: v.GetOwnerVmId(),
+	}
+}
+
+func dropVolume(row *state.Row) *state.Writer {
+	v := row.Volume()
+	resetVolume(v)
+	var out state.Writer
+	out.Same(row)
+	out.Put(state.Key(state.KindVolume, row.ID), v)
+	return &out
+}
+
+func dropCopies(row *state.Row, nodeID string) *state.Writer {
+	rec := row.Image()
+	st := rec.GetImage().GetStatus()
+	st.Copies = slices.DeleteFunc(st.GetCopies(), func(c *storagev1.ImageCopy) bool { return c.GetNodeId() == nodeID })
+	domain.SettleImage(rec.GetImage())
+	var out state.Writer
+	out.Same(row)
+	out.Put(state.Key(state.KindImage, row.ID), rec)
+	return &out
+}
+
+func dropPoolNode(row *state.Row, nodeID string) *state.Writer {
+	rec := row.Pool()
+	st := rec.GetPool().GetStatus()
+	was := len(st.GetNodes())
+	st.Nodes = slices.DeleteFunc(st.GetNodes(), func(n *storagev1.PoolNodeStatus) bool { return n.GetNodeId() == nodeID })
+	if len(st.GetNodes()) == was {
+		return nil
+	}
+	domain.SettlePool(rec.GetPool())
+	var out state.Writer
+	out.Same(row)
+	out.Put(state.Key(state.KindPool, row.ID), rec)
+	return &out
+}

@@ -1,0 +1,226 @@
+package placement
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/limiquantix/limiquantix/controller/internal/domain"
+	"github.com/limiquantix/limiquantix/controller/internal/scheduler"
+	"github.com/limiquantix/limiquantix/controller/internal/state"
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
+	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
+)
+
+// Index keeps the scheduler's index in step with the cache. Safe for concurrent use.
+type Index struct {
+	cache *state.Cache
+	cfg   scheduler.Config
+
+	mu    sync.Mutex
+	sched *scheduler.Scheduler
+	sub   *state.Subscription
+	reach map[string][]string // node id -> ids of pools that it reaches
+}
+
+// NewIndex makes an index that fills itself from the cache when it is first asked.
+func NewIndex(cache *state.Cache, cfg scheduler.Config) *Index {
+	return &Index{cache: cache, cfg: cfg, sched: scheduler.New(cfg), reach: map[string][]string{}}
+}
+
+// Run keeps the index in step until ctx ends, so that nobody who asks has to wait for it to catch up.
+func (x *Index) Run(ctx context.Context) error {
+	for {
+		rev := x.cache.Revision()
+		x.mu.Lock()
+		x.sync()
+		x.mu.Unlock()
+		if err := x.cache.Wait(ctx, rev+1); err != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// Explain says where a VM would fit. volumes are those of its disks.
+func (x *Index) Explain(rec *statev1.VMRecord, volumes []*statev1.VolumeRecord) *scheduler.Explanation {
+	req := newRequest(x.cache, rec, volumes)
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.sync()
+	return x.sched.Explain(req)
+}
+
+// Allocatable is what may be claimed of a node.
+func (x *Index) Allocatable(n *computev1.Node) *computev1.ResourceAmount {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	cpus, memory := x.sched.Allocatable(nodeInfo(n))
+	return &computev1.ResourceAmount{Cpus: cpus, MemoryBytes: memory}
+}
+
+// place chooses a node and counts the claim there at once, until the commit shows in the cache or forget is called.
+func (x *Index) place(req scheduler.Request, rules []*computev1.AffinityRule) (scheduler.Decision, *scheduler.Explanation, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	d, why, ok := x.sched.Place(req)
+	if ok {
+		x.sched.UpsertVM(scheduler.VMInfo{
+			ID: req.VMID, Project: req.Project, Labels: req.Labels, NodeID: d.NodeID, VCPUs: req.VCPUs, MemoryBytes: req.MemoryBytes, Rules: rules,
+		})
+	}
+	return d, why, ok
+}
+
+// catchUp takes in all that the cache knows.
+func (x *Index) catchUp() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.sync()
+}
+
+// refresh drops what was assumed of a VM in favour of what the cache says.
+func (x *Index) refresh(vmID string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.takeVM(vmID, x.cache.Row(state.KindVM, vmID))
+}
+
+// sync applies changes since the last time, or begins anew when they are gone.
+func (x *Index) sync() {
+	if x.sub != nil {
+		changes, err := x.sub.TryNext()
+		if err == nil {
+			x.apply(changes)
+			return
+		}
+	}
+	for {
+		sub, err := x.cache.Subscribe(x.cache.Revision())
+		if err != nil {
+			continue // the cache was reloaded in between
+		}
+		x.sub = sub
+		break
+	}
+	x.sched, x.reach = scheduler.New(x.cfg), map[string][]string{}
+	for _, p := range x.cache.Find(state.Query{Kind: state.KindPool}).Rows {
+		x.takePool(nil, p)
+	}
+	for _, n := range x.cache.Find(state.Query{Kind: state.KindNode}).Rows {
+		x.takeNode(n.ID)
+	}
+	for _, vm := range x.cache.Find(state.Query{Kind: state.KindVM}).Rows {
+		x.takeVM(vm.ID, vm)
+	}
+}
+
+func (x *Index) apply(changes []state.Change) {
+	nodes := map[string]bool{}
+	for _, c := range changes {
+		row := c.Row()
+		switch row.Kind {
+		case state.KindVM:
+			x.takeVM(row.ID, c.New)
+		case state.KindNode:
+			nodes[row.ID] = true
+		case state.KindPool:
+			for _, id := range x.takePool(c.Old, c.New) {
+				nodes[id] = true
+			}
+		case state.KindImage:
+			for _, r := range []*state.Row{c.Old, c.New} {
+				if r != nil {
+					for _, id := range r.Nodes {
+						nodes[id] = true
+					}
+				}
+			}
+		}
+	}
+	for id := range nodes {
+		x.takeNode(id)
+	}
+}
+
+func (x *Index) takeVM(id string, row *state.Row) {
+	if row == nil || len(row.Nodes) == 0 {
+		x.sched.RemoveVM(id)
+		return
+	}
+	rec := row.VM()
+	x.sched.UpsertVM(scheduler.VMInfo{
+		ID: id, Project: row.Project, Labels: row.Labels, NodeID: row.Nodes[0], VCPUs: rec.GetClaim().GetVcpus(),
+		MemoryBytes: rec.GetClaim().GetMemoryBytes(), Rules: rec.GetVm().GetSpec().GetPlacement().GetAffinity(),
+	})
+}
+
+func (x *Index) takeNode(id string) {
+	row := x.cache.Row(state.KindNode, id)
+	if row == nil {
+		x.sched.RemoveNode(id)
+		return
+	}
+	info := nodeInfo(row.Node().GetNode())
+	info.Pools = x.reach[id]
+	info.Images = map[string]map[string]struct{}{}
+	for _, img := range x.cache.Find(state.Query{Kind: state.KindImage, Node: id}).Rows {
+		for _, c := range img.Image().GetImage().GetStatus().GetCopies() {
+			if c.GetNodeId() != id || c.GetPhase() != storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_READY || img.Deleting {
+				continue
+			}
+			if info.Images[c.GetPoolId()] == nil {
+				info.Images[c.GetPoolId()] = map[string]struct{}{}
+			}
+			info.Images[c.GetPoolId()][img.ID] = struct{}{}
+		}
+	}
+	x.sched.UpsertNode(info)
+}
+
+// takePool notes which nodes reach a pool, and returns those for which that changed.
+func (x *Index) takePool(was, is *state.Row) []string {
+	var changed []string
+	before, after := usable(was), usable(is)
+	for id := range before {
+		if !after[id] {
+			x.reach[id] = slices.DeleteFunc(slices.Clone(x.reach[id]), func(p string) bool { return p == was.ID })
+			changed = append(changed, id)
+		}
+	}
+	for id := range after {
+		if !before[id] || !slices.Contains(x.reach[id], is.ID) {
+			x.reach[id] = append(slices.Clone(x.reach[id]), is.ID)
+			changed = append(changed, id)
+		}
+	}
+	return changed
+}
+
+// usable are the nodes on which new volumes can be put into a pool.
+func usable(row *state.Row) map[string]bool {
+	out := map[string]bool{}
+	p := row.Pool().GetPool()
+	if p == nil || p.GetMeta().GetDeleteTime() != nil || p.GetSpec().GetCordoned() {
+		return out
+	}
+	for _, n := range p.GetStatus().GetNodes() {
+		if domain.PoolUsable(p, n.GetNodeId()) {
+			out[n.GetNodeId()] = true
+		}
+	}
+	return out
+}
+
+func nodeInfo(n *computev1.Node) scheduler.NodeInfo {
+	st := n.GetStatus()
+	return scheduler.NodeInfo{
+		ID: n.GetMeta().GetId(), Name: n.GetMeta().GetName(), Labels: n.GetMeta().GetLabels(), Taints: n.GetSpec().GetTaints(),
+		Ready:    st.GetPhase() == computev1.NodePhase_NODE_PHASE_READY,
+		Cordoned: n.GetSpec().GetCordoned(), NotReadyReason: st.GetMessage(),
+		CPUs: st.GetResources().GetCpus(), MemoryBytes: st.GetResources().GetMemoryBytes(),
+		OvercommitCPU: n.GetSpec().GetOvercommitCpu(), OvercommitMemory: n.GetSpec().GetOvercommitMemory(),
+		ReservedCPUs: n.GetSpec().ReservedCpus, ReservedMemory: n.GetSpec().ReservedMemoryBytes,
+		Drivers: domain.HealthyDrivers(st.GetDrivers(), "compute"),
+	}
+}

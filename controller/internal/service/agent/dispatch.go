@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/limiquantix/limiquantix/controller/internal/state"
+	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
+)
+
+const (
+	kindVM     = agentv1.DesiredKind_DESIRED_KIND_VM
+	kindVolume = agentv1.DesiredKind_DESIRED_KIND_VOLUME
+	kindPool   = agentv1.DesiredKind_DESIRED_KIND_POOL
+	kindImage  = agentv1.DesiredKind_DESIRED_KIND_IMAGE
+)
+
+// key names a desired object.
+type key struct {
+	kind agentv1.DesiredKind
+	id   string
+}
+
+// dispatch marks what changes concern at the streams that they concern.
+func (s *Service) dispatch(changes []state.Change, revision int64) {
+	for _, c := range changes {
+		row := c.Row()
+		switch row.Kind {
+		case state.KindVM:
+			s.markNodes(c, key{kindVM, row.ID}, revision)
+			if c.New == nil || c.New.Deleting { // what becomes of its volumes follows from it
+				for _, v := range s.cfg.Cache.Find(state.Query{Kind: state.KindVolume, Owner: row.ID}).Rows {
+					for _, n := range v.Nodes {
+						s.mark(n, key{kindVolume, v.ID}, revision)
+					}
+				}
+			}
+		case state.KindVolume:
+			s.markNodes(c, key{kindVolume, row.ID}, revision)
+		case state.KindImage:
+			s.markNodes(c, key{kindImage, row.ID}, revision)
+		case state.KindPool:
+			if c.Old == nil || c.New == nil || poolWishChanged(c) {
+				s.eachSession(func(ss *session) { ss.mark(key{kindPool, row.ID}, revision) })
+			}
+		case state.KindNode:
+			if c.Old == nil || c.New == nil || poolsOfNodeChanged(c) {
+				for _, p := range s.cfg.Cache.Find(state.Query{Kind: state.KindPool}).Rows {
+					s.mark(row.ID, key{kindPool, p.ID}, revision)
+				}
+			}
+		}
+	}
+}
+
+func (s *Service) markNodes(c state.Change, k key, revision int64) {
+	for _, row := range []*state.Row{c.Old, c.New} {
+		if row == nil {
+			continue
+		}
+		for _, n := range row.Nodes {
+			s.mark(n, k, revision)
+		}
+	}
+}
+
+// poolWishChanged leaves out what nodes report about a pool.
+func poolWishChanged(c state.Change) bool {
+	was, is := c.Old.Pool().GetPool(), c.New.Pool().GetPool()
+	return c.Old.Deleting != c.New.Deleting || !proto.Equal(was.GetSpec(), is.GetSpec())
+}
+
+// poolsOfNodeChanged reports whether a node may be wanted in other pools than before.
+func poolsOfNodeChanged(c state.Change) bool {
+	was, is := c.Old.Node().GetNode(), c.New.Node().GetNode()
+	if !maps.Equal(c.Old.Labels, c.New.Labels) {
+		return true
+	}
+	a, b := was.GetStatus().GetDrivers(), is.GetStatus().GetDrivers()
+	if len(a) != len(b) {
+		return true
+	}
+	for i := range a {
+		if a[i].GetName() != b[i].GetName() || !slices.Equal(a[i].GetKinds(), b[i].GetKinds()) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,211 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/limiquantix/limiquantix/controller/internal/domain"
+	"github.com/limiquantix/limiquantix/controller/internal/state"
+	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
+	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
+)
+
+// render is an object as a node shall have it; nil when the node shall not have it at all. It holds nothing that nodes report, so that reports change
+// no version.
+func (s *Service) render(ctx context.Context, nodeID string, k key) *agentv1.DesiredObject {
+	o := &agentv1.DesiredObject{Key: &agentv1.DesiredKey{Kind: k.kind, Id: k.id}}
+	switch k.kind {
+	case kindVM:
+		vm, err := s.renderVM(ctx, nodeID, k.id)
+		if err != nil {
+			s.cfg.Log.Error("VM cannot be sent to its node", "vm", k.id, "node", nodeID, "error", err)
+		}
+		if vm == nil {
+			return nil
+		}
+		o.Object = &agentv1.DesiredObject_Vm{Vm: vm}
+	case kindVolume:
+		v := s.renderVolume(nodeID, k.id)
+		if v == nil {
+			return nil
+		}
+		o.Object = &agentv1.DesiredObject_Volume{Volume: v}
+	case kindPool:
+		p := s.renderPool(nodeID, k.id)
+		if p == nil {
+			return nil
+		}
+		o.Object = &agentv1.DesiredObject_Pool{Pool: p}
+	case kindImage:
+		i := s.renderImage(nodeID, k.id)
+		if i == nil {
+			return nil
+		}
+		o.Object = &agentv1.DesiredObject_Image{Image: i}
+	}
+	o.Version = version(o)
+	return o
+}
+
+// version is a checksum of the content, so that it is the same after a restart of the controller.
+func version(o *agentv1.DesiredObject) string {
+	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(o)
+	if err != nil {
+		return err.Error()
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:16])
+}
+
+// identity is the part of meta that a node has use for.
+func identity(m *metav1.ObjectMeta) *metav1.ObjectMeta {
+	return &metav1.ObjectMeta{Id: m.GetId(), Name: m.GetName(), ProjectId: m.GetProjectId(), Generation: m.GetGeneration()}
+}
+
+func (s *Service) renderVM(ctx context.Context, nodeID, id string) (*agentv1.DesiredVM, error) {
+	rec := s.cfg.Cache.Row(state.KindVM, id).VM()
+	p := rec.GetVm().GetStatus().GetVmPlacement()
+	if p.GetNodeId() != nodeID || nodeID == "" {
+		return nil, nil
+	}
+	meta := rec.GetVm().GetMeta()
+	d := &agentv1.DesiredVM{
+		VmId: id, Name: meta.GetName(), ProjectId: meta.GetProjectId(), Generation: meta.GetGeneration(), Epoch: p.GetEpoch(),
+		Absent: meta.GetDeleteTime() != nil, Spec: rec.GetVm().GetSpec(),
+		ForceStop: rec.GetForceStop(), ForceRestartGeneration: rec.GetForceRestartGeneration(),
+	}
+	for _, v := range rec.GetDiskVolumes() {
+		d.Volumes = append(d.Volumes, &agentv1.VMVolume{DiskName: v.GetDiskName(), VolumeId: v.GetVolumeId()})
+	}
+	s.resolve(d)
+	if d.Absent {
+		return d, nil
+	}
+	withinClaim(d.GetSpec(), rec.GetClaim())
+	if d.GetSpec().GetCloudInit().GetUserDataSha256() == "" {
+		return d, nil
+	}
+	secret, err := s.userData(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	d.UserData = secret
+	return d, nil
+}
+
+// withinClaim keeps a VM from using more than it holds: one that waits for its claim stays off, one that waits for a larger one stays small.
+func withinClaim(spec *computev1.VMSpec, c *statev1.Claim) {
+	if c == nil {
+		spec.DesiredPower = computev1.PowerState_POWER_STATE_STOPPED
+		return
+	}
+	if c.GetVcpus() < spec.GetCpu().GetVcpus() {
+		spec.Cpu.Vcpus, spec.Cpu.Sockets, spec.Cpu.Cores, spec.Cpu.Threads = c.GetVcpus(), 0, 0, 0
+	}
+	spec.MemoryBytes = min(spec.GetMemoryBytes(), c.GetMemoryBytes())
+}
+
+// resolve puts ids in place of names.
+func (s *Service) resolve(d *agentv1.DesiredVM) {
+	image := func(ref string) string {
+		if row := s.cfg.Cache.Resolve(state.KindImage, d.GetProjectId(), ref); row != nil {
+			return row.ID
+		}
+		return ref
+	}
+	if k := d.GetSpec().GetBoot().GetKernel(); k != nil {
+		k.KernelImage = image(k.GetKernelImage())
+		if k.GetInitrdImage() != "" {
+			k.InitrdImage = image(k.GetInitrdImage())
+		}
+	}
+	for i, disk := range d.GetSpec().GetDisks() {
+		in := disk.GetInline()
+		if in == nil || i >= len(d.GetVolumes()) {
+			continue
+		}
+		vol := s.cfg.Cache.Row(state.KindVolume, d.GetVolumes()[i].GetVolumeId()).Volume().GetVolume().GetSpec()
+		if vol == nil {
+			continue
+		}
+		in.Pool, in.Image, in.SizeBytes = vol.GetPoolId(), vol.GetSource().GetImageId(), vol.GetSizeBytes()
+	}
+}
+
+// userData opens the secret document of a VM.
+func (s *Service) userData(ctx context.Context, id string) ([]byte, error) {
+	if s.cfg.Sealer == nil {
+		return nil, fmt.Errorf("there is no key to open the secrets of VM %s with", id)
+	}
+	k := state.SecretKey(id, "user_data")
+	kv, err := s.cfg.Store.Get(ctx, k)
+	if err != nil {
+		return nil, fmt.Errorf("read secret of VM %s: %w", id, err)
+	}
+	var rec statev1.SecretRecord
+	if err := proto.Unmarshal(kv.Value, &rec); err != nil {
+		return nil, fmt.Errorf("read secret of VM %s: %w", id, err)
+	}
+	plain, err := s.cfg.Sealer.Open(rec.GetSealed(), []byte(k))
+	if err != nil {
+		return nil, fmt.Errorf("open secret of VM %s: %w", id, err)
+	}
+	return plain, nil
+}
+
+// renderVolume keeps a volume of a VM that is being deleted until nothing is left of the VM itself.
+func (s *Service) renderVolume(nodeID, id string) *agentv1.DesiredVolume {
+	rec := s.cfg.Cache.Row(state.KindVolume, id).Volume()
+	if rec == nil || rec.GetExecutorNodeId() != nodeID {
+		return nil
+	}
+	v := rec.GetVolume()
+	d := &agentv1.DesiredVolume{
+		Volume: &storagev1.Volume{Meta: identity(v.GetMeta()), Spec: v.GetSpec()}, Epoch: rec.GetExecutorEpoch(),
+		Absent: v.GetMeta().GetDeleteTime() != nil,
+	}
+	if owner := rec.GetOwnerVmId(); owner != "" {
+		vm := s.cfg.Cache.Row(state.KindVM, owner)
+		d.Absent = d.Absent || vm == nil || vm.Deleting && len(vm.Nodes) == 0
+	}
+	return d
+}
+
+func (s *Service) renderPool(nodeID, id string) *agentv1.DesiredPool {
+	row := s.cfg.Cache.Row(state.KindPool, id)
+	node := s.cfg.Cache.Row(state.KindNode, nodeID).Node().GetNode()
+	p := row.Pool().GetPool()
+	if p == nil || node == nil || !domain.PoolWanted(p, node) {
+		return nil
+	}
+	return &agentv1.DesiredPool{Pool: &storagev1.StoragePool{Meta: identity(p.GetMeta()), Spec: p.GetSpec()}, Absent: row.Deleting}
+}
+
+// renderImage is a copy that is complete, or has to go. One that is being uploaded comes by its tunnel.
+func (s *Service) renderImage(nodeID, id string) *agentv1.DesiredImage {
+	row := s.cfg.Cache.Row(state.KindImage, id)
+	img := row.Image().GetImage()
+	i := slices.IndexFunc(img.GetStatus().GetCopies(), func(c *storagev1.ImageCopy) bool { return c.GetNodeId() == nodeID })
+	if i < 0 {
+		return nil
+	}
+	c := img.GetStatus().GetCopies()[i]
+	absent := row.Deleting || c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_DELETING
+	if !absent && c.GetPhase() != storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_READY {
+		return nil
+	}
+	return &agentv1.DesiredImage{
+		Image: &storagev1.Image{Meta: identity(img.GetMeta()), Spec: img.GetSpec(), Status: &storagev1.ImageStatus{
+			Sha256: img.GetStatus().GetSha256(), VirtualSizeBytes: img.GetStatus().GetVirtualSizeBytes(), ContentBytes: img.GetStatus().GetContentBytes(),
+		}},
+		PoolId: c.GetPoolId(), Epoch: 1, Absent: absent,
+	}
+}

@@ -1,0 +1,253 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/limiquantix/limiquantix/controller/internal/domain"
+	"github.com/limiquantix/limiquantix/controller/internal/placement"
+	"github.com/limiquantix/limiquantix/controller/internal/service/request"
+	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
+	"github.com/limiquantix/limiquantix/controller/internal/state"
+	"github.com/limiquantix/limiquantix/controller/internal/store"
+	"github.com/limiquantix/limiquantix/proto/fault"
+	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	operationv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
+	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
+	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
+	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1/storagev1connect"
+)
+
+const readyNode = int32(computev1.NodePhase_NODE_PHASE_READY)
+
+// upload is one upload under way.
+type upload struct {
+	s      *Service
+	header *storagev1.UploadImageHeader
+	id     string
+	opID   string
+	image  *storagev1.Image
+	copies []*carrier
+	count  *counter
+}
+
+// carrier brings the content to one node.
+type carrier struct {
+	node   *state.Row
+	tunnel seam.Tunnel
+	result *agentv1.ImageCopyReport
+	err    error
+}
+
+func uploadCall(h *storagev1.UploadImageHeader) request.Call {
+	return request.Call{Method: storagev1connect.ImageServiceUploadImageProcedure, Body: h, RequestID: h.GetRequestId()}
+}
+
+// begin takes the names and writes the image as IMPORTING, with its operation.
+func (s *Service) begin(ctx context.Context, h *storagev1.UploadImageHeader, poolID string, nodes []*state.Row) (*upload, error) {
+	now := s.cfg.Now()
+	u := &upload{s: s, header: h, id: domain.NewID(now), count: newCounter(h)}
+	img := &storagev1.Image{
+		Meta: domain.NewMeta(u.id, h.GetName(), h.GetProjectId(), h.GetLabels(), h.GetAnnotations()),
+		Spec: &storagev1.ImageSpec{
+			Format: h.GetFormat(), Sha256: h.GetSha256(), ContentBytes: h.GetContentBytes(), PoolId: poolID, Aliases: h.GetAliases(),
+		},
+		Status: &storagev1.ImageStatus{Phase: storagev1.ImagePhase_IMAGE_PHASE_IMPORTING},
+	}
+	img.Meta.CreateTime = timestamppb.New(now)
+	img.Meta.UpdateTime = img.Meta.CreateTime
+	for _, n := range nodes {
+		u.copies = append(u.copies, &carrier{node: n})
+		if len(h.GetNodeIds()) > 0 {
+			img.Spec.NodeIds = append(img.Spec.NodeIds, n.ID)
+		}
+		img.Status.Copies = append(img.Status.Copies, &storagev1.ImageCopy{
+			PoolId: poolID, NodeId: n.ID, Phase: storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_IMPORTING, TransitionTime: timestamppb.New(now),
+		})
+	}
+	op := s.newOperation(domain.VerbUploadImage, img)
+	u.opID, u.image = op.GetId(), img
+	_, err := request.Do(ctx, s.cfg.Runner, request.Call{Method: storagev1connect.ImageServiceUploadImageProcedure, Body: h},
+		func(context.Context) (*request.Plan[*storagev1.UploadImageResponse], error) {
+			return s.planBegin(img, op)
+		})
+	return u, err
+}
+
+func (s *Service) planBegin(img *storagev1.Image, op *operationv1.Operation) (*request.Plan[*storagev1.UploadImageResponse], error) {
+	var w state.Writer
+	for _, name := range append([]string{img.GetMeta().GetName()}, img.GetSpec().GetAliases()...) {
+		key := state.NameKey(img.GetMeta().GetProjectId(), state.KindImage, name)
+		if s.cfg.Cache.ByName(img.GetMeta().GetProjectId(), state.KindImage, name) != "" {
+			return nil, fault.New(metav1.Reason_REASON_NAME_TAKEN, "an image named %q exists in project %q", name, img.GetMeta().GetProjectId()).
+				WithRemedy("choose another name, or delete that image")
+		}
+		w.Require(store.KeyAbsent(key))
+		w.PutText(key, img.GetMeta().GetId())
+	}
+	w.Put(state.Key(state.KindImage, img.GetMeta().GetId()), &statev1.ImageRecord{SchemaVersion: 1, Image: img})
+	w.Put(state.Key(state.KindOperation, op.GetId()), &statev1.OperationRecord{SchemaVersion: 1, Operation: op})
+	txn, err := w.Txn()
+	return &request.Plan[*storagev1.UploadImageResponse]{
+		Txn: txn, Response: &storagev1.UploadImageResponse{Image: proto.CloneOf(img), Operation: op},
+	}, request.Fault(err)
+}
+
+// carry brings the stream to every node. A node that fails drops out; the rest goes on.
+func (u *upload) carry(ctx context.Context, stream uploadStream) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel() // what is not ended well by then breaks, and the nodes undo it
+	tunnels := u.s.cfg.Tunnels()
+	if tunnels == nil {
+		return fault.New(metav1.Reason_REASON_NODE_UNREACHABLE, "this controller has no tunnels to nodes")
+	}
+	u.each(func(c *carrier) {
+		c.tunnel, c.err = tunnels.Open(ctx, c.node.ID, &agentv1.OpenTunnel{Purpose: &agentv1.OpenTunnel_ImageUpload{
+			ImageUpload: &agentv1.ImageUploadTunnel{Image: proto.CloneOf(u.image), PoolId: u.image.GetSpec().GetPoolId(), Epoch: 1},
+		}})
+	})
+	defer func() {
+		for _, c := range u.copies {
+			if c.tunnel != nil {
+				c.tunnel.Close()
+			}
+		}
+	}()
+	if err := u.verdict(); err != nil {
+		return err
+	}
+	err := parts(stream, func(data []byte) error {
+		if err := u.count.add(data); err != nil {
+			return err
+		}
+		u.each(func(c *carrier) { c.err = c.tunnel.Send(data) })
+		return u.verdict()
+	})
+	if err == nil {
+		err = u.count.end()
+	}
+	if err != nil {
+		return err
+	}
+	u.each(func(c *carrier) {
+		if c.err = c.tunnel.CloseSend(); c.err != nil {
+			return
+		}
+		for c.err == nil {
+			_, _, c.err = c.tunnel.Recv()
+		}
+		if errors.Is(c.err, io.EOF) {
+			c.result, c.err = c.tunnel.Result(), nil
+			if !c.result.GetReady() {
+				c.err = fault.New(metav1.Reason_REASON_IMAGE_REFUSED, "node %s did not keep the content: %s", c.node.Name, c.result.GetMessage())
+			}
+		}
+	})
+	return u.verdict()
+}
+
+// each does something for every node that has not failed, at once.
+func (u *upload) each(do func(*carrier)) {
+	var all sync.WaitGroup
+	for _, c := range u.copies {
+		if c.err == nil {
+			all.Go(func() { do(c) })
+		}
+	}
+	all.Wait()
+}
+
+// verdict is nil while a node is left; otherwise the first failure. Why a tunnel broke is said by its receiving side.
+func (u *upload) verdict() error {
+	var first error
+	for _, c := range u.copies {
+		if c.err == nil {
+			return nil
+		}
+		if c.tunnel != nil && errors.Is(c.err, io.EOF) {
+			_, _, c.err = c.tunnel.Recv()
+		}
+		if first == nil {
+			first = c.err
+		}
+	}
+	return request.Fault(first)
+}
+
+// finish writes down what became of each copy, remembers the answer, and ends the operation.
+func (u *upload) finish(ctx context.Context) (*storagev1.UploadImageResponse, error) {
+	return request.Do(ctx, u.s.cfg.Runner, uploadCall(u.header), func(context.Context) (*request.Plan[*storagev1.UploadImageResponse], error) {
+		row, opRow := u.s.cfg.Cache.Row(state.KindImage, u.id), u.s.cfg.Cache.Row(state.KindOperation, u.opID)
+		if row == nil || row.Deleting || opRow == nil {
+			return nil, fault.New(metav1.Reason_REASON_BEING_DELETED, "image %s was deleted while it was being uploaded", u.header.GetName())
+		}
+		rec, op := row.Image(), opRow.Operation()
+		outcome := u.settle(rec.GetImage())
+		domain.EndOperation(op.Operation, outcome, u.s.cfg.Now())
+		var w state.Writer
+		w.Same(row)
+		w.Same(opRow)
+		w.Put(state.Key(state.KindImage, u.id), rec)
+		w.Put(state.Key(state.KindOperation, u.opID), op)
+		txn, err := w.Txn()
+		return &request.Plan[*storagev1.UploadImageResponse]{
+			Txn: txn, ObjectID: u.id, OperationID: u.opID,
+			Response: &storagev1.UploadImageResponse{Image: proto.CloneOf(rec.GetImage()), Operation: op.GetOperation()},
+		}, request.Fault(err)
+	})
+}
+
+func (u *upload) settle(img *storagev1.Image) domain.Outcome {
+	now := timestamppb.New(u.s.cfg.Now())
+	img.Status.Sha256, img.Status.ContentBytes = u.count.hex(), u.count.bytes
+	img.Status.ObservedGeneration = img.GetMeta().GetGeneration()
+	var failed []string
+	reason := ""
+	for i, c := range u.copies {
+		cp := img.Status.Copies[i]
+		cp.TransitionTime = now
+		if c.err != nil {
+			f := fault.From(c.err)
+			reason = fault.ReasonName(f.Reason)
+			cp.Phase, cp.Reason, cp.Message = storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_FAILED, reason, f.Error()
+			failed = append(failed, c.node.Name+": "+f.Error())
+			continue
+		}
+		cp.Phase, cp.StoredBytes = storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_READY, c.result.GetContentBytes()
+		img.Status.VirtualSizeBytes = c.result.GetVirtualSizeBytes()
+	}
+	domain.SettleImage(img)
+	if len(failed) == 0 {
+		return domain.Outcome{State: operationv1.OperationState_OPERATION_STATE_DONE}
+	}
+	return domain.Outcome{
+		State: operationv1.OperationState_OPERATION_STATE_FAILED, Reason: reason, Message: "not every copy is complete: " + strings.Join(failed, "; "),
+	}
+}
+
+// undo deletes the image; the nodes remove what they may have of it.
+func (u *upload) undo(ctx context.Context) error {
+	_, err := request.Do(ctx, u.s.cfg.Runner, request.Call{Method: "undo of an upload", Body: u.header},
+		func(context.Context) (*request.Plan[*storagev1.UploadImageResponse], error) {
+			plan := &request.Plan[*storagev1.UploadImageResponse]{Response: &storagev1.UploadImageResponse{}}
+			row := u.s.cfg.Cache.Row(state.KindImage, u.id)
+			if row == nil || row.Deleting {
+				return plan, nil
+			}
+			var w state.Writer
+			w.Same(row)
+			placement.MarkImage(&w, row.Image(), u.s.cfg.Now())
+			var err error
+			plan.Txn, err = w.Txn()
+			return plan, request.Fault(err)
+		})
+	return err
+}

@@ -1,0 +1,95 @@
+package vm
+
+import (
+	"fmt"
+
+	"github.com/limiquantix/limiquantix/controller/internal/domain"
+	"github.com/limiquantix/limiquantix/controller/internal/state"
+	"github.com/limiquantix/limiquantix/controller/internal/store"
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
+	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
+)
+
+// refs are the objects that a spec refers to, as they are now.
+type refs struct {
+	volumes []*statev1.VolumeRecord // of the disks, in order, without ids
+	guards  []store.Condition       // hold while the images stay
+}
+
+// resolve looks up everything that a VM refers to, and notes what does not exist.
+func (s *Service) resolve(v *domain.Violations, vm *computev1.VM) refs {
+	r := resolver{s: s, v: v, project: vm.GetMeta().GetProjectId(), seen: map[string]bool{}}
+	if k := vm.GetSpec().GetBoot().GetKernel(); k != nil && k.GetKernelImage() != "" {
+		r.image("vm.spec.boot.kernel.kernel_image", k.GetKernelImage())
+		if k.GetInitrdImage() != "" {
+			r.image("vm.spec.boot.kernel.initrd_image", k.GetInitrdImage())
+		}
+	}
+	for i, d := range vm.GetSpec().GetDisks() {
+		if in := d.GetInline(); in != nil {
+			r.disk(fmt.Sprintf("vm.spec.disks[%d].inline", i), in)
+		}
+	}
+	if n := vm.GetSpec().GetPlacement().GetNode(); n != "" && s.cfg.Cache.Resolve(state.KindNode, "", n) == nil {
+		v.Add("vm.spec.placement.node", "there is no node %q", n)
+	}
+	return r.refs
+}
+
+type resolver struct {
+	refs
+	s       *Service
+	v       *domain.Violations
+	project string
+	seen    map[string]bool
+}
+
+func (r *resolver) image(field, ref string) *storagev1.Image {
+	row := r.s.cfg.Cache.Resolve(state.KindImage, r.project, ref)
+	if row == nil {
+		r.v.Add(field, "there is no image %q in project %q: upload it first, or list images to see which there are", ref, r.project)
+		return nil
+	}
+	img := row.Image().GetImage()
+	switch {
+	case row.Deleting:
+		r.v.Add(field, "image %q is being deleted", ref)
+	case img.GetStatus().GetPhase() == storagev1.ImagePhase_IMAGE_PHASE_FAILED:
+		r.v.Add(field, "image %q has no content: %s", ref, img.GetStatus().GetMessage())
+	}
+	if !r.seen[row.ID] {
+		r.seen[row.ID] = true
+		r.guards = append(r.guards, store.ModRevisionEquals(state.Key(state.KindImage, row.ID), row.Revision))
+	}
+	return img
+}
+
+func (r *resolver) disk(field string, in *computev1.InlineVolume) {
+	vol := &storagev1.Volume{
+		Spec: &storagev1.VolumeSpec{
+			SizeBytes: in.GetSizeBytes(),
+			Format:    storagev1.VolumeFormat(in.GetFormat()), // the two enums number alike
+		},
+		Status: &storagev1.VolumeStatus{Phase: storagev1.VolumePhase_VOLUME_PHASE_PENDING, AllocationBytes: -1},
+	}
+	if pool := r.s.cfg.Cache.Resolve(state.KindPool, r.project, in.GetPool()); pool != nil && !pool.Deleting {
+		vol.Spec.PoolId = pool.ID
+	} else if pool := r.s.cfg.Cache.Resolve(state.KindPool, domain.DefaultProject, in.GetPool()); pool != nil && !pool.Deleting {
+		vol.Spec.PoolId = pool.ID
+	} else {
+		r.v.Add(field+".pool", "there is no pool %q: list storage pools to see which there are", in.GetPool())
+	}
+	if in.GetImage() != "" {
+		if img := r.image(field+".image", in.GetImage()); img != nil {
+			vol.Spec.Source = &storagev1.VolumeSource{Source: &storagev1.VolumeSource_ImageId{ImageId: img.GetMeta().GetId()}}
+			size := img.GetStatus().GetVirtualSizeBytes()
+			if in.GetSizeBytes() == 0 {
+				vol.Spec.SizeBytes = size
+			} else if in.GetSizeBytes() < size {
+				r.v.Add(field+".size_bytes", "is smaller than image %q, which needs %d", in.GetImage(), size)
+			}
+		}
+	}
+	r.volumes = append(r.volumes, &statev1.VolumeRecord{SchemaVersion: 1, Volume: vol})
+}

@@ -1,0 +1,165 @@
+package state
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/limiquantix/limiquantix/controller/internal/store"
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
+	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
+)
+
+// Row is a record: its bytes and what is searched by. Rows are never changed once made.
+type Row struct {
+	Kind     Kind
+	ID       string
+	Project  string
+	Name     string
+	Labels   map[string]string
+	Nodes    []string // nodes that it is on: of a VM, a volume's executor, an image's copies
+	InPool   string   // pool that a volume or an image lies in
+	Size     int64    // of a volume, bytes
+	Owner    string   // VM that owns a volume, object of an operation
+	Phase    int32    // of the kind's own enum; an operation's state
+	Deleting bool
+	Refs     []string // what it refers to, in words of the kind, for example images by id or name
+	Revision int64
+	Created  int64
+	value    []byte
+}
+
+// Decode reads the record into m.
+func (r *Row) Decode(m proto.Message) error {
+	if err := proto.Unmarshal(r.value, m); err != nil {
+		return fmt.Errorf("record %s: %w", Key(r.Kind, r.ID), err)
+	}
+	return nil
+}
+
+func decoded[T any, M interface {
+	*T
+	proto.Message
+}](r *Row) M {
+	m := M(new(T))
+	if r == nil || r.Decode(m) != nil { // a row was decoded once to be made, so this cannot fail
+		return nil
+	}
+	return m
+}
+
+// VM decodes the row of a VM; nil for no row.
+func (r *Row) VM() *statev1.VMRecord { return decoded[statev1.VMRecord](r) }
+
+// Node decodes the row of a node; nil for no row.
+func (r *Row) Node() *statev1.NodeRecord { return decoded[statev1.NodeRecord](r) }
+
+// Volume decodes the row of a volume; nil for no row.
+func (r *Row) Volume() *statev1.VolumeRecord { return decoded[statev1.VolumeRecord](r) }
+
+// Pool decodes the row of a pool; nil for no row.
+func (r *Row) Pool() *statev1.StoragePoolRecord { return decoded[statev1.StoragePoolRecord](r) }
+
+// Image decodes the row of an image; nil for no row.
+func (r *Row) Image() *statev1.ImageRecord { return decoded[statev1.ImageRecord](r) }
+
+// Operation decodes the row of an operation; nil for no row.
+func (r *Row) Operation() *statev1.OperationRecord { return decoded[statev1.OperationRecord](r) }
+
+// JoinToken decodes the row of a join token; nil for no row.
+func (r *Row) JoinToken() *statev1.JoinTokenRecord { return decoded[statev1.JoinTokenRecord](r) }
+
+// newRow reads what is searched by out of a record.
+func newRow(kind Kind, id string, kv store.KV) (*Row, error) {
+	r := &Row{Kind: kind, ID: id, Revision: kv.ModRevision, Created: kv.CreateRevision, value: kv.Value}
+	var err error
+	switch kind {
+	case KindVM:
+		var m statev1.VMRecord
+		if err = r.Decode(&m); err == nil {
+			r.takeMeta(m.GetVm().GetMeta())
+			r.Phase = int32(m.GetVm().GetStatus().GetPhase())
+			r.takeNode(m.GetVm().GetStatus().GetVmPlacement().GetNodeId())
+			r.Refs = imageRefs(m.GetVm().GetSpec())
+		}
+	case KindNode:
+		var m statev1.NodeRecord
+		if err = r.Decode(&m); err == nil {
+			r.takeMeta(m.GetNode().GetMeta())
+			r.Phase = int32(m.GetNode().GetStatus().GetPhase())
+		}
+	case KindVolume:
+		var m statev1.VolumeRecord
+		if err = r.Decode(&m); err == nil {
+			r.takeMeta(m.GetVolume().GetMeta())
+			r.Phase, r.Owner = int32(m.GetVolume().GetStatus().GetPhase()), m.GetOwnerVmId()
+			r.InPool, r.Size = m.GetVolume().GetSpec().GetPoolId(), m.GetVolume().GetSpec().GetSizeBytes()
+			r.takeNode(m.GetExecutorNodeId())
+		}
+	case KindPool:
+		var m statev1.StoragePoolRecord
+		if err = r.Decode(&m); err == nil {
+			r.takeMeta(m.GetPool().GetMeta())
+			r.Phase = int32(m.GetPool().GetStatus().GetPhase())
+		}
+	case KindImage:
+		var m statev1.ImageRecord
+		if err = r.Decode(&m); err == nil {
+			r.takeMeta(m.GetImage().GetMeta())
+			r.takeImage(m.GetImage())
+		}
+	case KindOperation:
+		var m statev1.OperationRecord
+		if err = r.Decode(&m); err == nil {
+			op := m.GetOperation()
+			r.Project, r.Name, r.Owner, r.Phase = op.GetProjectId(), op.GetObjectName(), op.GetObjectId(), int32(op.GetState())
+		}
+	case KindJoinToken:
+		var m statev1.JoinTokenRecord
+		if err = r.Decode(&m); err == nil {
+			r.Name = m.GetNodeName()
+		}
+	}
+	return r, err
+}
+
+func (r *Row) takeMeta(m *metav1.ObjectMeta) {
+	r.Project, r.Name, r.Labels, r.Deleting = m.GetProjectId(), m.GetName(), m.GetLabels(), m.GetDeleteTime() != nil
+}
+
+func (r *Row) takeNode(id string) {
+	if id != "" {
+		r.Nodes = []string{id}
+	}
+}
+
+func (r *Row) takeImage(img *storagev1.Image) {
+	r.Phase = int32(img.GetStatus().GetPhase())
+	r.Refs, r.InPool = img.GetSpec().GetAliases(), img.GetSpec().GetPoolId()
+	seen := map[string]bool{}
+	for _, c := range img.GetStatus().GetCopies() {
+		if n := c.GetNodeId(); n != "" && !seen[n] {
+			seen[n] = true
+			r.Nodes = append(r.Nodes, n)
+		}
+	}
+}
+
+// imageRefs are the images of a spec, as they were written.
+func imageRefs(s *computev1.VMSpec) []string {
+	var out []string
+	for _, d := range s.GetDisks() {
+		if i := d.GetInline().GetImage(); i != "" {
+			out = append(out, i)
+		}
+	}
+	if k := s.GetBoot().GetKernel(); k != nil {
+		out = append(out, k.GetKernelImage())
+		if k.GetInitrdImage() != "" {
+			out = append(out, k.GetInitrdImage())
+		}
+	}
+	return out
+}
