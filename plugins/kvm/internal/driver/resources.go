@@ -30,7 +30,9 @@ func (d *Driver) GetNodeResources(ctx context.Context, _ *driverv1.GetNodeResour
 		if err != nil {
 			return err
 		}
-		out.MemoryBytes, out.Cpus, out.CpuSockets, out.CpuCores, out.CpuThreads = int64(mem)<<10, cpus, sockets, cores, threads
+		// libvirt counts the first NUMA cells only where memory was plugged in later; the kernel counts all.
+		out.MemoryBytes = max(int64(mem)<<10, kernelMemory())
+		out.Cpus, out.CpuSockets, out.CpuCores, out.CpuThreads = cpus, sockets, cores, threads
 		lib, err := l.ConnectGetLibVersion()
 		if err != nil {
 			return err
@@ -94,4 +96,17 @@ func cpuModelName() string {
 		}
 	}
 	return ""
+}
+
+// kernelMemory is the memory that the kernel uses, in bytes; 0 = it does not say.
+func kernelMemory() int64 {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	var kib int64
+	if _, err := fmt.Sscanf(string(b), "MemTotal: %d kB", &kib); err != nil {
+		return 0
+	}
+	return kib << 10
 }
