@@ -27,7 +27,21 @@ type leadership struct {
 
 	mu    sync.Mutex
 	other server.Leader // as last read; ours too
+	term  chan struct{} // of the present leadership, closed at its end; nil = none
 }
+
+// Term implements server.Leadership.
+func (l *leadership) Term() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.term == nil {
+		return ended
+	}
+	return l.term
+}
+
+// ended is the term of who does not lead.
+var ended = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
 // Leading implements server.Leadership.
 func (l *leadership) Leading() bool { return l.state.Leading() }
@@ -65,6 +79,10 @@ func (l *leadership) run(ctx context.Context) {
 
 // lead does a leader's duties until the leadership or ctx ends.
 func (l *leadership) lead(ctx context.Context, lead store.Leadership) {
+	term := make(chan struct{})
+	l.mu.Lock()
+	l.term = term
+	l.mu.Unlock()
 	l.state.Set(lead)
 	duty, cancel := context.WithCancel(ctx)
 	stop := make(chan struct{})
@@ -83,6 +101,10 @@ func (l *leadership) lead(ctx context.Context, lead store.Leadership) {
 	close(stop)
 	watch.Wait()
 	l.state.Set(nil)
+	l.mu.Lock()
+	l.term = nil
+	l.mu.Unlock()
+	close(term)
 	resign, done := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer done()
 	if err := lead.Resign(resign); err != nil {

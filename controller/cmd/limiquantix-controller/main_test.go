@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -301,8 +302,11 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 	defer conn.Close()
 	if _, err := io.WriteString(conn, "POST /limiquantix.compute.v1.VMService/GetVM HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"+
-		"Authorization: Bearer "+readToken(t, dir)+"\r\nContent-Length: 9\r\n\r\n{"); err != nil {
+		"Authorization: Bearer "+readToken(t, dir)+"\r\nExpect: 100-continue\r\nContent-Length: 9\r\n\r\n"); err != nil {
 		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(line, " 100 ") { // the body is being read
+		t.Fatal(line, err)
 	}
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)

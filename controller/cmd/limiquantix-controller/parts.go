@@ -8,19 +8,20 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/placement"
 	"github.com/limiquantix/limiquantix/controller/internal/scheduler"
 	"github.com/limiquantix/limiquantix/controller/internal/server"
+	"github.com/limiquantix/limiquantix/controller/internal/service/agent"
 	"github.com/limiquantix/limiquantix/controller/internal/service/enrol"
+	"github.com/limiquantix/limiquantix/controller/internal/service/image"
 	"github.com/limiquantix/limiquantix/controller/internal/service/node"
 	"github.com/limiquantix/limiquantix/controller/internal/service/operation"
+	"github.com/limiquantix/limiquantix/controller/internal/service/pool"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
 	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
+	"github.com/limiquantix/limiquantix/controller/internal/service/unimplemented"
 	"github.com/limiquantix/limiquantix/controller/internal/service/vm"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/controller/internal/store"
 	"github.com/limiquantix/limiquantix/controller/internal/tunnel"
-	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
-	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1/networkv1connect"
-	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1/storagev1connect"
 )
 
 // parts are the services and loops, put together.
@@ -29,23 +30,20 @@ type parts struct {
 	agentAPI      *server.AgentAPI
 	nodeForAgents computev1.NodeServiceServer
 	tunnels       *tunnel.Hub
-	// index must run on every controller; duties on the leader alone.
-	index  *placement.Index
-	duties func(ctx context.Context, lead store.Leadership) error
+	// followers run on every controller until their ctx ends; duties on the leader alone.
+	followers map[string]func(context.Context) error
+	duties    func(ctx context.Context, lead store.Leadership) error
 }
-
-type asker struct {
-	agentv1.UnimplementedAgentServiceServer
-}
-
-func (asker) AskTunnel(string, *agentv1.OpenTunnel) error { return nil }
 
 func newParts(c *controller, leader *state.Leader) *parts {
 	runner := &request.Runner{Store: c.store, Cache: c.cache, Now: time.Now}
 	history, live, sealer := state.NewHistory(), state.NewLiveness(), c.cluster.Key
 	index := placement.NewIndex(c.cache, schedulerConfig(c.cfg.Scheduler))
-	agents := asker{}
-	hub := tunnel.New(agents, 0)
+	streams := agent.New(agent.Config{
+		Store: c.store, Cache: c.cache, Leader: leader, History: history, Sealer: sealer, Now: time.Now, Log: c.log,
+	})
+	hub := tunnel.New(streams, 0)
+	tunnels := func() seam.Tunnels { return hub }
 	nodes := node.New(node.Config{
 		Cache: c.cache, Runner: runner, Leader: leader, Live: live, CA: c.cluster.CA, Timing: timing(c.cfg.Heartbeat),
 		Allocatable: index.Allocatable, Now: time.Now, Log: c.log,
@@ -57,24 +55,27 @@ func newParts(c *controller, leader *state.Leader) *parts {
 	return &parts{
 		services: server.Services{
 			VM: vm.New(vm.Config{
-				Cache: c.cache, Runner: runner, Sealer: sealer, Tunnels: func() seam.Tunnels { return hub }, History: history, Explain: index,
+				Cache: c.cache, Runner: runner, Sealer: sealer, Tunnels: tunnels, History: history, Explain: index,
 				Now: time.Now, Log: c.log,
 			}),
-			Node:        nodes,
-			Operation:   operation.New(operation.Config{Cache: c.cache, Runner: runner, History: history, Now: time.Now}),
-			StoragePool: storagev1connect.UnimplementedStoragePoolServiceHandler{}, Image: storagev1connect.UnimplementedImageServiceHandler{},
-			Volume: storagev1connect.UnimplementedVolumeServiceHandler{}, Snapshot: storagev1connect.UnimplementedSnapshotServiceHandler{},
-			Network:       networkv1connect.UnimplementedVirtualNetworkServiceHandler{},
-			SecurityGroup: networkv1connect.UnimplementedSecurityGroupServiceHandler{}, Port: networkv1connect.UnimplementedPortServiceHandler{},
+			Node:          nodes,
+			Operation:     operation.New(operation.Config{Cache: c.cache, Runner: runner, History: history, Now: time.Now}),
+			StoragePool:   pool.New(c.cache),
+			Image:         image.New(image.Config{Cache: c.cache, Runner: runner, Tunnels: tunnels, Now: time.Now, Log: c.log}),
+			Volume:        unimplemented.Volume{},
+			Snapshot:      unimplemented.Snapshot{},
+			Network:       unimplemented.Network{},
+			SecurityGroup: unimplemented.SecurityGroup{},
+			Port:          unimplemented.Port{},
 		},
 		agentAPI: &server.AgentAPI{
-			Streams:   agents,
+			Streams:   streams,
 			Enrolment: &enrol.Service{Store: c.store, Cache: c.cache, Leader: leader, CA: c.cluster.CA, Log: c.log, Now: time.Now},
 			Tunnels:   hub,
 		},
 		nodeForAgents: node.NewAgent(nodes),
 		tunnels:       hub,
-		index:         index,
+		followers:     map[string]func(context.Context) error{"placement index": index.Run, "desired sets": streams.Run},
 		duties:        loops.Run,
 	}
 }

@@ -88,7 +88,7 @@ func (c *controller) run(ctx context.Context) (err error) {
 		halt()
 		tasks.Wait()
 	}()
-	failed := make(chan error, 3)
+	failed := make(chan error, 8) // more than can fail at once
 	tasks.Go(func() {
 		if err := c.cache.Run(background); err != nil && background.Err() == nil {
 			failed <- fmt.Errorf("state cache: %w", err)
@@ -103,11 +103,17 @@ func (c *controller) run(ctx context.Context) (err error) {
 	}
 	for _, task := range []func(context.Context){
 		c.lead.run, c.lead.follow, c.refreshToken,
-		func(ctx context.Context) { _ = c.parts.index.Run(ctx) }, // ends with ctx alone
 		func(ctx context.Context) { observePlacements(ctx, c.cache, c.metrics) },
 		func(ctx context.Context) { c.metrics.Run(ctx, metricsInterval, c.sources()) },
 	} {
 		tasks.Go(func() { task(background) })
+	}
+	for name, follow := range c.parts.followers {
+		tasks.Go(func() {
+			if err := follow(background); background.Err() == nil {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		})
 	}
 	var ports sync.WaitGroup
 	ports.Go(func() {

@@ -24,6 +24,8 @@ type NodeRecords func(id string) *statev1.NodeRecord
 // Leadership tells whether this controller serves agents, and who does.
 type Leadership interface {
 	Leading() bool
+	// Term is closed once this controller leads no longer; closed already when it does not lead.
+	Term() <-chan struct{}
 	Leader() Leader
 }
 
@@ -39,6 +41,8 @@ type AgentConfig struct {
 	Metrics     *Metrics
 	Log         *slog.Logger
 	Now         func() time.Time
+
+	recheck time.Duration // tests look more often
 }
 
 // Agent is the agent port: gRPC with TLS, where a node is who its certificate says.
@@ -50,7 +54,10 @@ type Agent struct {
 // NewAgent builds the agent port. A method without a rule is an error.
 func NewAgent(cfg AgentConfig) (*Agent, error) {
 	draining := make(chan struct{})
-	g := &agentGate{cfg: cfg, draining: draining}
+	g := &agentGate{cfg: cfg, draining: draining, every: recheck}
+	if cfg.recheck > 0 {
+		g.every = cfg.recheck
+	}
 	srv := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(&tls.Config{
 			Certificates: []tls.Certificate{cfg.Certificate},

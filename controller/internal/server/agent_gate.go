@@ -27,6 +27,7 @@ import (
 type agentGate struct {
 	cfg      AgentConfig
 	draining <-chan struct{}
+	every    time.Duration // see recheck
 }
 
 // admit applies the method's rule and puts the calling node into the context.
@@ -137,18 +138,42 @@ func (g *agentGate) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServe
 	stop := make(chan struct{})
 	defer close(stop)
 	defer cancel(nil)
-	go func() {
-		select {
-		case <-g.draining:
-			cancel(errDraining)
-		case <-stop:
-		}
-	}()
+	go g.guard(ctx, cancel, stop, info.FullMethod)
 	err = next(srv, &gatedStream{ServerStream: ss, ctx: ctx, gate: g, rule: r})
-	if err != nil && errors.Is(context.Cause(ctx), errDraining) {
-		return errDraining
+	var why *cutOff
+	if err != nil && errors.As(context.Cause(ctx), &why) {
+		return why.error
 	}
 	return err
+}
+
+// cutOff is why the gate ended a stream.
+type cutOff struct{ error }
+
+// recheck is how often a stream's right to go on is looked at.
+const recheck = 5 * time.Second
+
+// guard ends a stream that may go on no longer: the port stops, the lead is lost, or the node was deleted or its certificate replaced.
+func (g *agentGate) guard(ctx context.Context, cancel context.CancelCauseFunc, stop <-chan struct{}, method string) {
+	term := g.cfg.Leadership.Term()
+	tick := time.NewTicker(g.every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-g.draining:
+			cancel(&cutOff{errDraining})
+			return
+		case <-term:
+		case <-tick.C:
+		}
+		if _, _, err := g.admit(withCall(ctx, nil), method); err != nil { // the call's own record is its own goroutine's
+			cancel(&cutOff{err})
+			return
+		}
+		term = g.cfg.Leadership.Term() // another one, if it was lost and won again
+	}
 }
 
 // gatedStream carries the gate's context, and checks what the stream's messages name.

@@ -43,6 +43,7 @@ type agentRig struct {
 	agent *Agent
 	addr  string
 	logs  *lockedBuffer
+	term  chan struct{}
 
 	mu      sync.Mutex
 	rec     *statev1.NodeRecord
@@ -55,6 +56,8 @@ func (r *agentRig) Leading() bool {
 	defer r.mu.Unlock()
 	return r.leading
 }
+
+func (r *agentRig) Term() <-chan struct{} { return r.term }
 
 func (r *agentRig) Leader() Leader { return Leader{ID: "other", Address: "other:8081"} }
 
@@ -94,7 +97,7 @@ func (r *agentRig) WatchDesired(_ *agentv1.WatchDesiredRequest, s agentv1.AgentS
 
 func newAgentRig(t *testing.T) *agentRig {
 	t.Helper()
-	r := &agentRig{leading: true, logs: &lockedBuffer{}, now: time.Now()}
+	r := &agentRig{leading: true, logs: &lockedBuffer{}, now: time.Now(), term: make(chan struct{})}
 	var err error
 	if r.ca, _, _, err = pki.Create("cluster-1", time.Now); err != nil {
 		t.Fatal(err)
@@ -106,7 +109,7 @@ func newAgentRig(t *testing.T) *agentRig {
 	r.rec = &statev1.NodeRecord{Enrolled: true, Node: &computev1.Node{Meta: &metav1.ObjectMeta{Id: "n1", Name: "node-a"}}}
 	r.agent, err = NewAgent(AgentConfig{
 		Agent: r, Node: r, CA: r.ca, Certificate: cert, Leadership: r, Metrics: NewMetrics("", ""),
-		Log: slog.New(slog.NewJSONHandler(r.logs, nil)),
+		Log: slog.New(slog.NewJSONHandler(r.logs, nil)), recheck: 10 * time.Millisecond,
 		Now: func() time.Time { r.mu.Lock(); defer r.mu.Unlock(); return r.now },
 		Nodes: func(id string) *statev1.NodeRecord {
 			r.mu.Lock()
@@ -353,5 +356,34 @@ func TestOnlyTheLeaderServesAgents(t *testing.T) {
 	_, err := agentv1.NewAgentServiceClient(r.dial(t)).Enrol(t.Context(), &agentv1.EnrolRequest{})
 	if f := fault.From(err); f.Reason != metav1.Reason_REASON_NOT_LEADER || f.Metadata["leader"] != "other:8081" {
 		t.Error(err)
+	}
+}
+
+func TestStreamsAreCutOff(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		change func(*agentRig)
+		want   metav1.Reason
+	}{
+		"node deleted": {func(r *agentRig) { r.set(func() { r.rec = nil }) }, metav1.Reason_REASON_UNAUTHENTICATED},
+		"lead lost":    {func(r *agentRig) { r.set(func() { r.leading = false }); close(r.term) }, metav1.Reason_REASON_NOT_LEADER},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newAgentRig(t)
+			serial := pki.FirstSerial()
+			r.rec.CertificateSerial = string(serial)
+			s, err := agentv1.NewAgentServiceClient(r.dial(t, r.certificate(t, r.ca, "n1", serial))).WatchDesired(t.Context(), &agentv1.WatchDesiredRequest{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Recv(); err != nil {
+				t.Fatal(err)
+			}
+			tc.change(r)
+			if _, err := s.Recv(); !fault.Is(err, tc.want) {
+				t.Error(err)
+			}
+		})
 	}
 }
