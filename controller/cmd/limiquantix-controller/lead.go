@@ -73,12 +73,14 @@ func (l *leadership) run(ctx context.Context) {
 			continue
 		}
 		l.log.Info("this controller leads", "controller_id", l.self.ID, "agent_address", l.self.Address)
-		l.lead(ctx, lead)
+		if !l.lead(ctx, lead) && !pause(ctx, time.Second) {
+			return
+		}
 	}
 }
 
-// lead does a leader's duties until the leadership or ctx ends.
-func (l *leadership) lead(ctx context.Context, lead store.Leadership) {
+// lead does a leader's duties until the leadership or ctx ends; false when they ended by themselves.
+func (l *leadership) lead(ctx context.Context, lead store.Leadership) bool {
 	term := make(chan struct{})
 	l.mu.Lock()
 	l.term = term
@@ -95,7 +97,8 @@ func (l *leadership) lead(ctx context.Context, lead store.Leadership) {
 		cancel()
 	})
 	err := l.duties(duty, lead)
-	if duty.Err() == nil {
+	willing := duty.Err() != nil
+	if !willing {
 		l.log.Error("a leader's duty ended by itself; giving the leadership up", "error", err)
 	}
 	close(stop)
@@ -111,6 +114,7 @@ func (l *leadership) lead(ctx context.Context, lead store.Leadership) {
 		l.log.Warn("resigning failed; others wait until the lease runs out", "error", err)
 	}
 	l.log.Info("this controller leads no longer", "controller_id", l.self.ID)
+	return willing
 }
 
 // follow reads who leads, until ctx ends.
