@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/controller/internal/store"
@@ -131,19 +132,27 @@ func TestRestart(t *testing.T) {
 	id := c.GetVm().GetMeta().GetId()
 	r.done(c.GetOperation().GetId())
 	waiting := r.mustCreate("two", spec(4096*mib))
+	a.settled(id)
 	a.stop()
 	r.stop()
 
 	r2 := newRig(t, s)
 	b := &fakeAgent{r: r2, id: a.id, session: "again", vms: map[string]*agentv1.DesiredVM{}, revision: a.revision, digest: a.digest}
-	b.start(4, 8192*mib)
-	r2.done(waiting.GetOperation().GetId())
+	b.start(4, 1024*mib)
+	r2.until("the stream is current", func() bool { b.mu.Lock(); defer b.mu.Unlock(); return b.syncs > 0 })
 	b.mu.Lock()
-	snaps, vms := b.snaps, len(b.vms)
+	snaps, sent := b.snaps, b.sent
 	b.mu.Unlock()
-	if snaps != 0 || vms != 1 { // only the new VM was sent
-		t.Fatalf("%d snapshots, %d VMs sent again", snaps, vms)
+	if snaps != 0 || sent != 0 {
+		t.Fatalf("%d snapshots, %d objects sent again", snaps, sent)
 	}
+	if _, err := r2.Node.UpdateNode(context.Background(), connect.NewRequest(&computev1.UpdateNodeRequest{
+		Node:       &computev1.Node{Meta: &metav1.ObjectMeta{Name: "n1"}, Spec: &computev1.NodeSpec{OvercommitMemory: 8}},
+		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"spec.overcommit_memory"}},
+	})); err != nil {
+		t.Fatal(err)
+	}
+	r2.done(waiting.GetOperation().GetId())
 	if vm := r2.vm(id); vm.GetStatus().GetPhase() != computev1.VMPhase_VM_PHASE_RUNNING {
 		t.Fatalf("VM is %v", vm)
 	}
@@ -158,7 +167,7 @@ func TestFence(t *testing.T) {
 	c := r.mustCreate("one", spec(128*mib))
 	id := c.GetVm().GetMeta().GetId()
 	r.done(c.GetOperation().GetId())
-	key := r.lead.Fence().Key
+	key := r.term.Fence().Key
 	if _, err := s.Commit(context.Background(), []store.Txn{{Ops: []store.Op{store.Delete(key)}}, {Ops: []store.Op{store.Put(key, []byte("usurper"))}}}); err != nil {
 		t.Fatal(err)
 	}

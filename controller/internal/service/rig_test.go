@@ -2,7 +2,6 @@ package service_test
 
 import (
 	"context"
-	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -12,8 +11,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
-	"github.com/limiquantix/limiquantix/controller/internal/scheduler"
-	"github.com/limiquantix/limiquantix/controller/internal/service"
 	"github.com/limiquantix/limiquantix/controller/internal/service/caller"
 	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
@@ -34,10 +31,10 @@ const (
 
 // rig is one controller in this process.
 type rig struct {
-	*service.Services
+	*services
 	t     testing.TB
 	store store.Store
-	lead  store.Leadership
+	term  store.Leadership
 	stop  func()
 }
 
@@ -63,19 +60,17 @@ func newStore(t testing.TB) store.Store {
 // newRig starts a controller that leads.
 func newRig(t testing.TB, s store.Store) *rig {
 	t.Helper()
-	r := &rig{t: t, store: s, Services: service.New(service.Config{
-		Store: s, Sealer: clearBox{}, Timing: timing, Log: slog.New(slog.DiscardHandler), Scheduler: scheduler.Config{OvercommitCPU: 1, OvercommitMemory: 1},
-	})}
+	r := &rig{t: t, store: s, services: newServices(s)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var all sync.WaitGroup
-	all.Go(func() { _ = r.Run(ctx) })
+	all.Go(func() { r.run(ctx) })
 	lead, err := s.Campaign(ctx, "controller", "test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.lead = lead
+	r.term = lead
 	r.Leader.Set(lead)
-	all.Go(func() { _ = r.Lead(ctx, lead) })
+	all.Go(func() { r.lead(ctx, lead) })
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		all.Wait()
@@ -88,19 +83,20 @@ func newRig(t testing.TB, s store.Store) *rig {
 	return r
 }
 
-// until waits for a state of the cache.
+// until waits for a state of the cache, or of an agent, which changes a little later.
 func (r *rig) until(what string, is func() bool) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), wait)
-	defer cancel()
-	for {
+	for end := time.Now().Add(wait); ; {
 		rev := r.Cache.Revision()
 		if is() {
 			return
 		}
-		if err := r.Cache.Wait(ctx, rev+1); err != nil {
+		if time.Now().After(end) {
 			r.t.Fatalf("never: %s", what)
 		}
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Millisecond)
+		_ = r.Cache.Wait(ctx, rev+1)
+		cancel()
 	}
 }
 
@@ -194,8 +190,10 @@ type fakeAgent struct {
 	vms      map[string]*agentv1.DesiredVM
 	sent     int // upserts and removals that came
 	snaps    int
+	syncs    int
 	revision int64
 	digest   []byte
+	synced   bool // nothing came since the last sync
 	frozen   bool // takes notice, does nothing
 	mute     bool // no heartbeats
 	stop     func()
@@ -269,6 +267,7 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 		a.snaps++
 	case *agentv1.WatchDesiredResponse_Upsert:
 		a.sent++
+		a.synced = false
 		if vm := m.Upsert.GetVm(); vm != nil {
 			a.vms[vm.GetVmId()] = vm
 		}
@@ -279,6 +278,8 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 		a.sent++
 		delete(a.vms, m.Remove.GetId())
 	case *agentv1.WatchDesiredResponse_Sync:
+		a.syncs++
+		a.synced = true
 		a.revision, a.digest = m.Sync.GetRevision(), m.Sync.GetDigest()
 	}
 }
@@ -353,6 +354,16 @@ func (a *fakeAgent) known(id string) *agentv1.DesiredVM {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.vms[id]
+}
+
+// settled waits until the last version of a VM has come, with its sync.
+func (a *fakeAgent) settled(id string) {
+	a.r.t.Helper()
+	a.r.until("the agent has it", func() bool {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		return a.vms[id].GetGeneration() == a.r.vm(id).GetMeta().GetGeneration() && a.synced
+	})
 }
 
 // record is what the store holds of a node.

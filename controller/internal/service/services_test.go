@@ -1,0 +1,90 @@
+package service_test
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/limiquantix/limiquantix/controller/internal/placement"
+	"github.com/limiquantix/limiquantix/controller/internal/scheduler"
+	"github.com/limiquantix/limiquantix/controller/internal/service/agent"
+	"github.com/limiquantix/limiquantix/controller/internal/service/image"
+	"github.com/limiquantix/limiquantix/controller/internal/service/node"
+	"github.com/limiquantix/limiquantix/controller/internal/service/operation"
+	"github.com/limiquantix/limiquantix/controller/internal/service/pool"
+	"github.com/limiquantix/limiquantix/controller/internal/service/request"
+	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
+	"github.com/limiquantix/limiquantix/controller/internal/service/vm"
+	"github.com/limiquantix/limiquantix/controller/internal/state"
+	"github.com/limiquantix/limiquantix/controller/internal/store"
+)
+
+// services are all of them, put together as the process does.
+type services struct {
+	Cache     *state.Cache
+	Leader    *state.Leader
+	VM        *vm.Service
+	Node      *node.Service
+	NodeAgent *node.Agent
+	Operation *operation.Service
+	Image     *image.Service
+	Pool      *pool.Service
+	Agent     *agent.Service
+
+	index   *placement.Index
+	loops   *placement.Loops
+	tunnels seam.Tunnels
+}
+
+func newServices(s store.Store) *services {
+	log := slog.New(slog.DiscardHandler)
+	cache, leader := state.NewCache(s, log, time.Now), &state.Leader{}
+	runner := &request.Runner{Store: s, Cache: cache, Now: time.Now}
+	history, live := state.NewHistory(), state.NewLiveness()
+	index := placement.NewIndex(cache, scheduler.Config{OvercommitCPU: 1, OvercommitMemory: 1})
+	out := &services{Cache: cache, Leader: leader, index: index}
+	tunnels := func() seam.Tunnels { return out.tunnels }
+	out.VM = vm.New(vm.Config{
+		Cache: cache, Runner: runner, Sealer: clearBox{}, Tunnels: tunnels, History: history, Explain: index, Now: time.Now, Log: log,
+	})
+	out.Operation = operation.New(operation.Config{Cache: cache, Runner: runner, History: history, Now: time.Now})
+	out.Node = node.New(node.Config{
+		Cache: cache, Runner: runner, Leader: leader, Live: live, CA: fakeCA{}, Timing: timing, Allocatable: index.Allocatable, Now: time.Now, Log: log,
+	})
+	out.NodeAgent = node.NewAgent(out.Node)
+	out.Image = image.New(image.Config{Cache: cache, Runner: runner, Tunnels: tunnels, Now: time.Now, Log: log})
+	out.Pool = pool.New(cache)
+	out.Agent = agent.New(agent.Config{Store: s, Cache: cache, Leader: leader, History: history, Sealer: clearBox{}, Now: time.Now, Log: log})
+	out.loops = placement.New(placement.Config{
+		Store: s, Cache: cache, Index: index, Live: live, History: history,
+		HeartbeatTimeout: timing.HeartbeatTimeout, HeartbeatInterval: timing.HeartbeatInterval, Now: time.Now, Log: log,
+	})
+	return out
+}
+
+// run does what every controller does, and lead what the leader does, until ctx ends.
+func (s *services) run(ctx context.Context) {
+	var all sync.WaitGroup
+	all.Go(func() { _ = s.Cache.Run(ctx) })
+	select {
+	case <-ctx.Done():
+	case <-s.Cache.Loaded():
+		all.Go(func() { _ = s.index.Run(ctx) })
+		all.Go(func() { _ = s.Agent.Run(ctx) })
+	}
+	all.Wait()
+}
+
+func (s *services) lead(ctx context.Context, lead store.Leadership) {
+	select {
+	case <-ctx.Done():
+	case <-s.Cache.Loaded():
+		_ = s.loops.Run(ctx, lead)
+	}
+}
+
+// fakeCA is any certificate.
+type fakeCA struct{}
+
+func (fakeCA) CertificateDER() []byte { return []byte("certificate") }
