@@ -189,7 +189,7 @@ func (s *Service) renderPool(nodeID, id string) *agentv1.DesiredPool {
 	return &agentv1.DesiredPool{Pool: &storagev1.StoragePool{Meta: identity(p.GetMeta()), Spec: p.GetSpec()}, Absent: row.Deleting}
 }
 
-// renderImage is a copy that is complete, or has to go. One that is being uploaded comes by its tunnel.
+// renderImage is a copy that shall be there, or has to go. One that is being uploaded comes by its tunnel.
 func (s *Service) renderImage(nodeID, id string) *agentv1.DesiredImage {
 	row := s.cfg.Cache.Row(state.KindImage, id)
 	img := row.Image().GetImage()
@@ -199,7 +199,8 @@ func (s *Service) renderImage(nodeID, id string) *agentv1.DesiredImage {
 	}
 	c := img.GetStatus().GetCopies()[i]
 	absent := row.Deleting || c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_DELETING
-	if !absent && c.GetPhase() != storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_READY {
+	coming := c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_IMPORTING || c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_PENDING
+	if coming && !absent {
 		return nil
 	}
 	return &agentv1.DesiredImage{

@@ -3,6 +3,8 @@ package agent
 import (
 	"context"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/limiquantix/limiquantix/controller/internal/service/caller"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
@@ -39,7 +41,7 @@ func (s *Service) ReportStatus(ctx context.Context, req *agentv1.ReportStatusReq
 	if !s.isNews(nodeID, req) {
 		return &agentv1.ReportStatusResponse{}, nil
 	}
-	r := &report{s: s, node: nodeID, req: req}
+	r := &report{s: s, node: nodeID, req: req, before: map[string]computev1.VMPhase{}}
 	if err := s.write(ctx, fence, r.items()); err != nil {
 		return nil, err
 	}
@@ -107,6 +109,8 @@ type report struct {
 	s    *Service
 	node string
 	req  *agentv1.ReportStatusRequest
+	// before is the phase of each VM when the report came.
+	before map[string]computev1.VMPhase
 }
 
 func (r *report) items() []item {
@@ -117,7 +121,10 @@ func (r *report) items() []item {
 			gone = append(gone, v)
 			continue
 		}
-		out = append(out, func() *state.Writer { return r.vm(v) })
+		if row := r.ownVM(v.GetVmId(), v.GetEpoch()); row != nil {
+			r.before[row.ID] = computev1.VMPhase(row.Phase)
+			out = append(out, func() *state.Writer { return r.vm(v) })
+		}
 	}
 	for len(gone) > 0 {
 		batch := gone[:min(len(gone), absentBatch)]
@@ -143,8 +150,16 @@ func (r *report) items() []item {
 func (r *report) remember() {
 	now := r.s.cfg.Now()
 	for _, v := range r.req.GetVms() {
-		if r.ownVM(v.GetVmId(), v.GetEpoch()) != nil {
-			r.s.cfg.History.Step(v.GetVmId(), v.GetStep(), now)
+		row := r.ownVM(v.GetVmId(), v.GetEpoch())
+		if row == nil {
+			continue
+		}
+		r.s.cfg.History.Step(row.ID, v.GetStep(), now)
+		if word := transition(r.before[row.ID], computev1.VMPhase(row.Phase)); word != "" {
+			st := v.GetStatus()
+			r.s.cfg.History.Add(row.ID, &computev1.VMEvent{
+				Time: timestamppb.New(now), Type: word, Reason: st.GetReason(), Message: st.GetMessage(), NodeId: r.node,
+			})
 		}
 	}
 	for _, ev := range r.req.GetEvents() {
@@ -156,6 +171,25 @@ func (r *report) remember() {
 			Time: ev.GetTime(), Type: ev.GetType(), Reason: ev.GetReason(), Message: ev.GetMessage(), NodeId: r.node,
 		})
 	}
+}
+
+// transition is the word for a change of phase that people want to see; "" for the rest.
+func transition(was, is computev1.VMPhase) string {
+	switch {
+	case was == is || was == computev1.VMPhase_VM_PHASE_UNSPECIFIED:
+		return ""
+	case is == computev1.VMPhase_VM_PHASE_RUNNING && was == computev1.VMPhase_VM_PHASE_PAUSED:
+		return "Resumed"
+	case is == computev1.VMPhase_VM_PHASE_RUNNING:
+		return "Started"
+	case is == computev1.VMPhase_VM_PHASE_PAUSED:
+		return "Paused"
+	case is == computev1.VMPhase_VM_PHASE_STOPPED:
+		return "Stopped"
+	case is == computev1.VMPhase_VM_PHASE_FAILED:
+		return "Failing"
+	}
+	return ""
 }
 
 // ownVM is the row of a VM that is placed on the reporting node under an epoch; nil otherwise.

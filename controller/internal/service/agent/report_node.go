@@ -89,7 +89,7 @@ func (r *report) image(rep *agentv1.ImageCopyReport) *state.Writer {
 	case rep.GetAbsent() && (row.Deleting || c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_DELETING):
 		img.Status.Copies = slices.Delete(img.GetStatus().GetCopies(), i, i+1)
 	case rep.GetAbsent():
-		c.Phase, c.Message = storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_FAILED, "the copy is gone from its node: upload the image again under another name"
+		c.Phase, c.Message = storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_FAILED, "the copy is gone from its node: upload the image again, under another name"
 	case row.Deleting:
 		c.Message = rep.GetMessage()
 	case rep.GetReady():

@@ -63,6 +63,9 @@ func (s *Service) CreateVM(ctx context.Context, req *connect.Request[computev1.C
 	if err != nil {
 		return nil, err
 	}
+	if resp.GetVm().GetMeta().GetId() == id { // not a repetition
+		s.cfg.History.Add(id, &computev1.VMEvent{Time: vm.GetMeta().GetCreateTime(), Type: "Accepted", Message: "accepted; waits to be placed"})
+	}
 	return connect.NewResponse(resp), nil
 }
 

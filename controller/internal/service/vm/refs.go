@@ -55,7 +55,7 @@ func (r *resolver) image(field, ref string) *storagev1.Image {
 	switch {
 	case row.Deleting:
 		r.v.Add(field, "image %q is being deleted", ref)
-	case img.GetStatus().GetPhase() == storagev1.ImagePhase_IMAGE_PHASE_FAILED:
+	case img.GetStatus().GetPhase() == storagev1.ImagePhase_IMAGE_PHASE_FAILED && img.GetStatus().GetSha256() == "":
 		r.v.Add(field, "image %q has no content: %s", ref, img.GetStatus().GetMessage())
 	}
 	if !r.seen[row.ID] {
