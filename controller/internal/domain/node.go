@@ -85,11 +85,15 @@ func NodePhase(rec *statev1.NodeRecord, alive bool) (phase computev1.NodePhase, 
 	case !alive:
 		return computev1.NodePhase_NODE_PHASE_UNKNOWN, fault.ReasonName(metav1.Reason_REASON_NODE_UNREACHABLE),
 			"its agent does not report; its VMs may well run: look after the host, or, if it is off for good, delete the node with force"
-	case n.GetStatus().GetResources() == nil:
+	case n.GetStatus().GetResources() == nil && len(n.GetStatus().GetDrivers()) == 0:
 		return computev1.NodePhase_NODE_PHASE_NOT_READY, "", "its agent has not said yet what the host has"
 	}
+	// The compute driver's trouble first: without one the agent cannot say what the host has.
 	if reason, message := computeTrouble(n.GetStatus().GetDrivers()); message != "" {
 		return computev1.NodePhase_NODE_PHASE_NOT_READY, reason, message
+	}
+	if n.GetStatus().GetResources() == nil {
+		return computev1.NodePhase_NODE_PHASE_NOT_READY, "", "its agent has not said yet what the host has"
 	}
 	return computev1.NodePhase_NODE_PHASE_READY, "", ""
 }

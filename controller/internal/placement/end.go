@@ -54,6 +54,7 @@ func (w *worker) settle(ctx context.Context, rows []*state.Row) error {
 
 func (w *worker) settleSome(ctx context.Context, rows []*state.Row) error {
 	var outs []*state.Writer
+	var ended []string
 	for _, row := range rows {
 		rec := row.Operation()
 		o := w.outcome(rec)
@@ -67,12 +68,15 @@ func (w *worker) settleSome(ctx context.Context, rows []*state.Row) error {
 		var out state.Writer
 		out.Same(row)
 		out.Put(state.Key(state.KindOperation, row.ID), rec)
-		outs = append(outs, &out)
+		outs, ended = append(outs, &out), append(ended, op.GetObjectId())
 	}
 	if len(outs) == 0 {
 		return nil
 	}
 	_, err := w.commit(ctx, outs) // one that was overtaken has changed, and comes again
+	for _, id := range ended {
+		w.History.EndPhases(id)
+	}
 	return err
 }
 

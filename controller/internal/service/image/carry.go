@@ -165,21 +165,33 @@ func (u *upload) each(do func(*carrier)) {
 	all.Wait()
 }
 
-// verdict is nil while a node is left; otherwise the first failure. Why a tunnel broke is said by its receiving side.
+// verdict is nil while a node is left; otherwise the first failure.
 func (u *upload) verdict() error {
 	var first error
+	left := false
 	for _, c := range u.copies {
-		if c.err == nil {
-			return nil
-		}
-		if c.tunnel != nil && errors.Is(c.err, io.EOF) {
-			_, _, c.err = c.tunnel.Recv()
-		}
+		c.explain()
+		left = left || c.err == nil
 		if first == nil {
 			first = c.err
 		}
 	}
+	if left {
+		return nil
+	}
 	return request.Fault(first)
+}
+
+// explain finds out why a tunnel broke: its receiving side knows.
+func (c *carrier) explain() {
+	if c.tunnel == nil || !errors.Is(c.err, io.EOF) {
+		return
+	}
+	if _, _, err := c.tunnel.Recv(); err != nil && !errors.Is(err, io.EOF) {
+		c.err = err
+		return
+	}
+	c.err = fault.New(metav1.Reason_REASON_NODE_UNREACHABLE, "node %s ended the upload early", c.node.Name)
 }
 
 // finish writes down what became of each copy, remembers the answer, and ends the operation.
