@@ -59,6 +59,9 @@ func OperationOutcome(op *operationv1.Operation, rec *statev1.VMRecord) Outcome 
 		op.GetGeneration() == vm.GetMeta().GetGeneration() {
 		return Outcome{operationv1.OperationState_OPERATION_STATE_FAILED, c.GetReason(), c.GetMessage()}
 	}
+	if op.GetVerb() == VerbStopVM && vm.GetStatus().GetVmPlacement() == nil && vm.GetSpec().GetDesiredPower() == computev1.PowerState_POWER_STATE_STOPPED {
+		return done() // it runs nowhere
+	}
 	if vm.GetStatus().GetObservedGeneration() < op.GetGeneration() || !AsWanted(rec) {
 		return running(vm.GetStatus())
 	}

@@ -140,6 +140,11 @@ func TestOperationOutcome(t *testing.T) {
 			domain.NewGeneration(r, time.Now())
 			return r
 		}, opRuns},
+		{"stop of what runs nowhere", domain.VerbStopVM, 3, func(r *statev1.VMRecord) *statev1.VMRecord {
+			r.Vm.Spec.DesiredPower = computev1.PowerState_POWER_STATE_STOPPED
+			r.Vm.Status = &computev1.VMStatus{Phase: computev1.VMPhase_VM_PHASE_PENDING}
+			return r
+		}, opDone},
 		{"deleted under it", domain.VerbStartVM, 3, gone, opOver},
 		{"being deleted", domain.VerbStartVM, 3, marked, opOver},
 		{"delete under way", domain.VerbDeleteVM, 4, marked, opRuns},

@@ -10,55 +10,74 @@ import (
 // operator declared off.
 func (w *worker) finish(ctx context.Context) error {
 	return w.follow(ctx, func() error {
+		var rows []*state.Row
 		for _, kind := range []state.Kind{state.KindVM, state.KindImage, state.KindNode} {
-			for _, row := range w.Cache.Find(state.Query{Kind: kind, Keep: func(r *state.Row) bool { return r.Deleting }}).Rows {
-				if err := w.finishOne(ctx, row); err != nil {
-					return err
-				}
-			}
+			rows = append(rows, w.Cache.Find(state.Query{Kind: kind, Keep: func(r *state.Row) bool { return r.Deleting }}).Rows...)
 		}
-		return nil
+		return w.finishAll(ctx, rows)
 	}, func(changes []state.Change) error {
+		var rows []*state.Row
+		seen := map[string]bool{}
 		for _, c := range changes {
 			row := c.New
 			if row == nil && c.Old.Kind == state.KindVolume && c.Old.Owner != "" {
 				row = w.Cache.Row(state.KindVM, c.Old.Owner)
 			}
-			if row == nil || !row.Deleting {
-				continue
-			}
-			if err := w.finishOne(ctx, row); err != nil {
-				return err
+			if row != nil && row.Deleting && !seen[row.ID] {
+				seen[row.ID] = true
+				rows = append(rows, row)
 			}
 		}
-		return nil
+		return w.finishAll(ctx, rows)
 	})
 }
 
-// finishOne does what can be done for one object; it looks at the object as it is now, again and again while it is overtaken.
-func (w *worker) finishOne(ctx context.Context, row *state.Row) error {
-	for {
-		now := w.Cache.Row(row.Kind, row.ID)
-		if now == nil || !now.Deleting {
-			return nil
+// finishAll does what can be done now for objects that are being deleted; it looks at them as they are, again and again while it is overtaken.
+func (w *worker) finishAll(ctx context.Context, rows []*state.Row) error {
+	for len(rows) > 0 {
+		var outs []*state.Writer
+		var tried, later []*state.Row
+		for i, row := range rows {
+			if len(outs) == roundSize {
+				later = rows[i:]
+				break
+			}
+			now := w.Cache.Row(row.Kind, row.ID)
+			if now == nil || !now.Deleting {
+				continue
+			}
+			var out *state.Writer
+			switch row.Kind {
+			case state.KindVM:
+				out = RemoveVM(w.Cache, now)
+			case state.KindImage:
+				out = RemoveImage(now)
+			case state.KindNode:
+				if err := w.empty(ctx, now); err != nil {
+					return err
+				}
+			}
+			if out != nil { // otherwise a node has to confirm first
+				outs, tried = append(outs, out), append(tried, row)
+			}
 		}
-		var out *state.Writer
-		switch row.Kind {
-		case state.KindVM:
-			out = RemoveVM(w.Cache, now)
-		case state.KindImage:
-			out = RemoveImage(now)
-		case state.KindNode:
-			return w.empty(ctx, now)
+		if len(outs) == 0 {
+			rows = later
+			continue
 		}
-		if out == nil {
-			return nil // a node has to confirm first
-		}
-		done, err := w.commit(ctx, []*state.Writer{out})
-		if err != nil || done[0] {
+		done, err := w.commit(ctx, outs)
+		if err != nil {
 			return err
 		}
+		rows = nil
+		for i, row := range tried {
+			if !done[i] {
+				rows = append(rows, row)
+			}
+		}
+		rows = append(rows, later...)
 	}
+	return nil
 }
 
 // RemoveVM removes a VM that is being deleted, with its volumes and secrets; nil while a node has not confirmed that nothing is left of it there.

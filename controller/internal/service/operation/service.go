@@ -11,6 +11,7 @@ import (
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
+	"github.com/limiquantix/limiquantix/controller/internal/service/vm"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
@@ -53,12 +54,13 @@ func (s *Service) view(row *state.Row) *operationv1.Operation {
 	if op.GetState() != operationv1.OperationState_OPERATION_STATE_RUNNING || op.GetObjectKind() != domain.KindVM {
 		return op
 	}
-	vm := s.cfg.Cache.Row(state.KindVM, op.GetObjectId()).VM()
-	if vm == nil {
+	object := s.cfg.Cache.Row(state.KindVM, op.GetObjectId())
+	if object == nil {
 		return op
 	}
-	op.Reason, op.Message = vm.GetVm().GetStatus().GetReason(), vm.GetVm().GetStatus().GetMessage()
-	if p := vm.GetVm().GetStatus().GetVmPlacement(); p != nil {
+	st := vm.View(s.cfg.Cache, object).GetStatus()
+	op.Reason, op.Message = st.GetReason(), st.GetMessage()
+	if st.GetVmPlacement() != nil {
 		op.Phases = s.cfg.History.Phases(op.GetObjectId(), op.GetCreateTime().AsTime(), time.Time{})
 	}
 	return op

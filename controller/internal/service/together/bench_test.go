@@ -100,3 +100,23 @@ func BenchmarkCreateToAgent(b *testing.B) {
 	sort.Slice(took, func(i, j int) bool { return took[i] < took[j] })
 	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms-p50")
 }
+
+// BenchmarkLife is how many VMs can be created, placed, started and deleted in a second on one node that does all at once.
+func BenchmarkLife(b *testing.B) {
+	r := durable(b)
+	r.join("n1", 1<<20, 1<<50)
+	var next atomic.Int64
+	b.ResetTimer()
+	var all sync.WaitGroup
+	for range 64 {
+		all.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				c := r.mustCreate(fmt.Sprintf("vm-%d", i), spec(64*mib, "root"))
+				r.done(c.GetOperation().GetId())
+				r.done(r.delete(c.GetVm().GetMeta().GetId()).GetOperation().GetId())
+			}
+		})
+	}
+	all.Wait()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "lives/s")
+}
