@@ -38,6 +38,16 @@ lint: ## Check formatting, vet, and the proto contracts
 	@cd proto && ../.cache/tools/buf lint
 	@for m in $$(go list -m -f '{{.Dir}}'); do (cd $$m && go vet ./...) || exit 1; done
 
+.PHONY: demo
+demo: ## Boot a guest through the whole path, on this machine, beside whatever runs here
+	@go run ./test/cmd/demo check
+	@$(MAKE) -s build
+	@go run ./test/cmd/demo up
+
+.PHONY: demo-down
+demo-down: ## End the demo and remove all of it
+	@go run ./test/cmd/demo down
+
 .PHONY: test
 test: ## Run every test of every module against real backends
 	@go run ./test/cmd/lab packages

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strconv"
@@ -42,14 +43,21 @@ func (n *Node) KillLibvirtd() error {
 	if err != nil {
 		return err
 	}
-	for _, p := range procs {
+	found := false
+	for _, p := range procs { // all of them: the daemon, and forks of it that have not become another program yet
 		if p.comm != "libvirtd" {
 			continue
 		}
-		if err := syscall.Kill(p.pid, syscall.SIGKILL); err != nil {
+		found = true
+		if err := syscall.Kill(p.pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("kill libvirtd of node %s: %w", n.Name, err)
 		}
-		return waitGone(p.pid, p.start)
+		if err := waitGone(p.pid, p.start); err != nil {
+			return err
+		}
+	}
+	if found {
+		return nil
 	}
 	return fmt.Errorf("node %s runs no libvirtd", n.Name)
 }

@@ -1,0 +1,377 @@
+// Package stack runs the whole of limiquantix from built binaries, as processes over sockets, beside a private libvirtd: a controller, an agent with
+// its plugins, and lqctl. Everything lies below one directory and is gone after Stop.
+package stack
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/limiquantix/limiquantix/test/lab"
+)
+
+// Options say what differs from the usual.
+type Options struct {
+	Dir     string // short: sockets lie below it; made when missing
+	Bin     string // folder of the built binaries, see Build
+	Plugins string // folder of plugins; default Bin/plugins
+	Name    string // node's name; default "n1"
+	// Detached lets everything outlive the process that started it; Open finds it again.
+	Detached bool
+}
+
+// Stack is a running controller, agent and libvirtd.
+type Stack struct {
+	Options
+	Node   *lab.Node
+	Server string // public API, http://127.0.0.1:PORT
+	Guest  lab.Guest
+
+	agentPort, metricsPort int
+	procs                  map[string]*exec.Cmd
+}
+
+// Root is the repository's folder.
+func Root() (string, error) {
+	out, err := exec.Command("go", "env", "GOWORK").Output()
+	if err != nil {
+		return "", fmt.Errorf("find repository: %w", err)
+	}
+	return filepath.Dir(strings.TrimSpace(string(out))), nil
+}
+
+// BinEnv names a folder of binaries to test instead of building them, for example an installed version.
+const BinEnv = "LIMIQUANTIX_TEST_BIN"
+
+// Build builds every binary, as a user does, and returns their folder.
+func Build(ctx context.Context) (string, error) {
+	if dir := os.Getenv(BinEnv); dir != "" {
+		return dir, nil
+	}
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, "make", "-s", "build")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("make build: %w\n%s", err, out)
+	}
+	return filepath.Join(root, "bin"), nil
+}
+
+// Start starts everything and waits until the node is ready.
+func Start(ctx context.Context, o Options) (*Stack, error) {
+	if o.Name == "" {
+		o.Name = "n1"
+	}
+	if o.Plugins == "" {
+		o.Plugins = filepath.Join(o.Bin, "plugins")
+	}
+	s := &Stack{Options: o, procs: map[string]*exec.Cmd{}}
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil { //nolint:gosec // guests' files lie below
+		return nil, err
+	}
+	ports, err := freePorts(3)
+	if err != nil {
+		return nil, err
+	}
+	s.Server, s.agentPort, s.metricsPort = fmt.Sprintf("http://127.0.0.1:%d", ports[0]), ports[1], ports[2]
+	if s.Guest, err = lab.BusyboxGuest(ctx); err != nil {
+		return nil, err
+	}
+	var how []lab.NodeOption
+	if o.Detached {
+		how = append(how, lab.Detached())
+	}
+	if s.Node, err = lab.StartNode(ctx, filepath.Join(o.Dir, "node"), o.Name, how...); err != nil {
+		return nil, err
+	}
+	if err := s.up(ctx); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, s.remember()
+}
+
+func (s *Stack) up(ctx context.Context) error {
+	if err := s.StartController(ctx); err != nil {
+		return err
+	}
+	token, err := s.LQCtl(ctx, "node", "token", "create", s.Name)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(s.Dir, "token"), []byte(token), 0o600); err != nil {
+		return err
+	}
+	config := fmt.Sprintf(`controllers: ["127.0.0.1:%d"]
+data_dir: %[2]s/agent
+state_dir: %[2]s/state
+run_dir: %[2]s/run
+plugin_dir: %[3]s
+listen: 127.0.0.1:%[4]d
+join_token_file: %[2]s/token
+plugins:
+  - name: kvm
+    config: {socket: %[5]s, accel: tcg}
+  - name: local
+`, s.agentPort, s.Dir, s.Plugins, s.metricsPort, s.Node.Socket())
+	if err := os.WriteFile(filepath.Join(s.Dir, "agent.yaml"), []byte(config), 0o600); err != nil {
+		return err
+	}
+	return s.StartAgent(ctx)
+}
+
+// StartController starts the controller and waits until it is ready.
+func (s *Stack) StartController(ctx context.Context) error {
+	u := strings.TrimPrefix(s.Server, "http://")
+	err := s.start("controller", "limiquantix-controller", "--data-dir", filepath.Join(s.Dir, "controller"), "--listen", u, "--agent-listen", fmt.Sprintf("127.0.0.1:%d", s.agentPort))
+	if err != nil {
+		return err
+	}
+	return Until(ctx, time.Minute, "the controller is ready", func() (bool, string) {
+		r, err := http.Get(s.Server + "/ready") //nolint:gosec,noctx // ours
+		if err != nil {
+			return false, err.Error()
+		}
+		defer func() { _ = r.Body.Close() }()
+		b, _ := io.ReadAll(r.Body)
+		return r.StatusCode == http.StatusOK, string(b)
+	})
+}
+
+// StartAgent starts the agent; the node may take a moment to be ready.
+func (s *Stack) StartAgent(context.Context) error {
+	return s.start("agent", "limiquantix-agent", "--config", filepath.Join(s.Dir, "agent.yaml"))
+}
+
+// AwaitNode waits until the node can take VMs.
+func (s *Stack) AwaitNode(ctx context.Context) error {
+	return Until(ctx, 2*time.Minute, "the node is ready", func() (bool, string) {
+		out, err := s.LQCtl(ctx, "node", "show", s.Name, "-o", "json")
+		if err != nil {
+			return false, err.Error()
+		}
+		return strings.Contains(out, "NODE_PHASE_READY") && strings.Count(out, `"state": "healthy"`) == 2, out
+	})
+}
+
+func (s *Stack) start(name, binary string, args ...string) error {
+	log, err := os.OpenFile(filepath.Join(s.Dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = log.Close() }()
+	cmd := exec.Command(filepath.Join(s.Bin, binary), args...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir}
+	if s.Detached {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	} else {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	}
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", name, err)
+	}
+	s.procs[name] = cmd
+	return nil
+}
+
+// PID is a process's id: "controller" or "agent".
+func (s *Stack) PID(name string) int { return s.procs[name].Process.Pid }
+
+// Kill sends SIGKILL and waits for the end.
+func (s *Stack) Kill(name string) error { return s.end(name, syscall.SIGKILL) }
+
+// Terminate sends SIGTERM and waits for the end.
+func (s *Stack) Terminate(name string) error { return s.end(name, syscall.SIGTERM) }
+
+func (s *Stack) end(name string, sig syscall.Signal) error {
+	cmd := s.procs[name]
+	if cmd == nil {
+		return nil
+	}
+	delete(s.procs, name)
+	if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if cmd.Path != "" {
+			_ = cmd.Wait()
+			return
+		}
+		for isOurs(cmd.Process.Pid, s.Bin) { // found, not started here: no child of ours to wait for
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(30 * time.Second):
+		_ = cmd.Process.Kill()
+		<-done
+		return fmt.Errorf("%s did not end within 30 s of signal %v", name, sig)
+	}
+}
+
+// Plugin finds a plugin's process: a child of the agent.
+func (s *Stack) Plugin(name string) (pid int, err error) {
+	status, err := filepath.Glob("/proc/[0-9]*/status")
+	if err != nil {
+		return 0, err
+	}
+	for _, f := range status {
+		b, err := os.ReadFile(f)
+		if err != nil || !strings.Contains(string(b), fmt.Sprintf("\nPPid:\t%d\n", s.PID("agent"))) {
+			continue
+		}
+		environ, err := os.ReadFile(filepath.Join(filepath.Dir(f), "environ"))
+		exe, _ := os.Readlink(filepath.Join(filepath.Dir(f), "exe"))
+		if err == nil && strings.Contains(exe+string(environ), "limiquantix-plugin-"+name) {
+			_, err := fmt.Sscan(filepath.Base(filepath.Dir(f)), &pid)
+			return pid, err
+		}
+	}
+	return 0, fmt.Errorf("plugin %s does not run", name)
+}
+
+// Stop ends everything.
+func (s *Stack) Stop() error {
+	err := errors.Join(s.Terminate("agent"), s.Terminate("controller"))
+	if s.Node != nil {
+		err = errors.Join(err, s.Node.Stop())
+	}
+	return err
+}
+
+// LQCtl runs lqctl and returns what it printed.
+func (s *Stack) LQCtl(ctx context.Context, args ...string) (string, error) {
+	cmd := s.Command(ctx, args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return string(out), fmt.Errorf("lqctl %s: %w\n%s", strings.Join(args, " "), err, stderr.String())
+	}
+	return string(out), nil
+}
+
+// Command prepares a run of lqctl against this stack.
+func (s *Stack) Command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(s.Bin, "lqctl"), args...)
+	cmd.Env = s.Env()
+	return cmd
+}
+
+// Env lets lqctl find this stack.
+func (s *Stack) Env() []string {
+	return []string{"PATH=" + s.Bin + ":" + os.Getenv("PATH"), "HOME=" + s.Dir, "LQCTL_SERVER=" + s.Server, "LQCTL_TOKEN_FILE=" + s.TokenFile()}
+}
+
+// TokenFile holds the admin token.
+func (s *Stack) TokenFile() string { return filepath.Join(s.Dir, "controller", "admin.token") }
+
+// Call calls a method of the public API in JSON. The answer is decoded into out unless it is nil; an answer that is not 200 is an error with the body.
+func (s *Stack) Call(ctx context.Context, method string, in, out any) error {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	status, answer, err := s.Post(ctx, method, body, true)
+	if err != nil {
+		return err
+	}
+	if status != http.StatusOK {
+		return fmt.Errorf("%s: status %d: %s", method, status, answer)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(answer, out)
+}
+
+// Post sends a body to a method of the public API, with or without the token.
+func (s *Stack) Post(ctx context.Context, method string, body []byte, authorised bool) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.Server+"/"+method, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if authorised {
+		token, err := os.ReadFile(s.TokenFile())
+		if err != nil {
+			return 0, nil, err
+		}
+		req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	}
+	r, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = r.Body.Close() }()
+	answer, err = io.ReadAll(r.Body)
+	return r.StatusCode, answer, err
+}
+
+// Metrics reads a /metrics page: "agent" or "controller".
+func (s *Stack) Metrics(ctx context.Context, of string) ([]byte, error) {
+	url := s.Server + "/metrics"
+	if of == "agent" {
+		url = fmt.Sprintf("http://127.0.0.1:%d/metrics", s.metricsPort)
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	r, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.Body.Close() }()
+	return io.ReadAll(r.Body)
+}
+
+// Until waits for a condition; the error says what was seen last.
+func Until(ctx context.Context, limit time.Duration, what string, cond func() (bool, string)) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		ok, seen := cond()
+		if ok {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("waited in vain for: %s; last seen: %s", what, seen)
+		case <-tick.C:
+		}
+	}
+}
+
+func freePorts(n int) ([]int, error) {
+	var out []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = l.Close() }()
+		out = append(out, l.Addr().(*net.TCPAddr).Port)
+	}
+	return out, nil
+}
