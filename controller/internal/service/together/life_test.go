@@ -2,6 +2,7 @@ package together_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -91,6 +92,11 @@ func TestLife(t *testing.T) {
 		t.Fatalf("a second delete answers %v", again)
 	}
 	r.done(del.GetOperation().GetId())
+	a.mu.Lock()
+	if want := []string{"vm", "volume", "volume"}; !slices.Equal(a.gone, want) {
+		t.Errorf("the node was asked to remove %v, want %v", a.gone, want)
+	}
+	a.mu.Unlock()
 	for _, prefix := range []string{"vm/", "volume/", "secret/", "name/default/vm/"} {
 		if res, err := r.store.List(ctx, prefix, listAll); err != nil || len(res.KVs) > 0 {
 			t.Errorf("left under %s: %v %v", prefix, res.KVs, err)

@@ -193,9 +193,10 @@ type fakeAgent struct {
 	syncs    int
 	revision int64
 	digest   []byte
-	synced   bool // nothing came since the last sync
-	frozen   bool // takes notice, does nothing
-	mute     bool // no heartbeats
+	gone     []string // kinds of what was to be removed, in order
+	synced   bool     // nothing came since the last sync
+	frozen   bool     // takes notice, does nothing
+	mute     bool     // no heartbeats
 	stop     func()
 }
 
@@ -270,6 +271,12 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 		a.synced = false
 		if vm := m.Upsert.GetVm(); vm != nil {
 			a.vms[vm.GetVmId()] = vm
+			if vm.GetAbsent() {
+				a.gone = append(a.gone, "vm")
+			}
+		}
+		if m.Upsert.GetVolume().GetAbsent() {
+			a.gone = append(a.gone, "volume")
 		}
 		if !a.frozen {
 			work <- m.Upsert
