@@ -67,6 +67,9 @@ func watch[T any, P interface {
 			return nil
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case Overdue(ctx, err):
+			<-ctx.Done()
+			return ctx.Err()
 		case connect.CodeOf(err) == connect.CodeOutOfRange && revision != 0:
 			revision = 0
 			continue
@@ -126,4 +129,10 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-t.C:
 		return nil
 	}
+}
+
+// Overdue reports whether a call failed because its own time was over. The server knows the deadline too, and may say so a moment before ctx ends here.
+func Overdue(ctx context.Context, err error) bool {
+	deadline, ok := ctx.Deadline()
+	return ok && connect.CodeOf(err) == connect.CodeDeadlineExceeded && time.Until(deadline) < 5*time.Second
 }

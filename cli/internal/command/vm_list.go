@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -83,17 +84,17 @@ func (s *session) watchVMs(cmd *cobra.Command, c *api.Client, list *computev1.Li
 	return endless(cmd, err)
 }
 
-// endless makes the interrupt of a command that has no end of its own a silent one.
+// endless makes the end of a command that has none of its own a silent one: --timeout is success, Ctrl-C an interrupt.
 func endless(cmd *cobra.Command, err error) error {
-	if err == nil || cmd.Context().Err() == nil {
+	switch {
+	case err != nil && (errors.Is(cmd.Context().Err(), context.DeadlineExceeded) || api.Overdue(cmd.Context(), err)):
+		return nil // --timeout asked for the end
+	case err == nil || cmd.Context().Err() == nil:
 		return err
 	}
 	e := *failure.From(cmd.Context().Err())
 	e.Silent = true
-	if e.Exit == failure.ExitUnavailable { // --timeout asked for the end
-		return nil
-	}
-	return errors.Join(&e)
+	return &e
 }
 
 func phaseNames() []string {
