@@ -11,6 +11,7 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/service/caller"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/proto/fault"
+	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 	operationv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
@@ -211,6 +212,30 @@ func TestDeleteDuringCreate(t *testing.T) {
 	r.until("the agent knows that it goes", func() bool { return a.known(id).GetAbsent() })
 	a.set(func(a *fakeAgent) { a.frozen = false })
 	a.report(a.ctx, answerVM(a.known(id)))
+	r.done(del.GetOperation().GetId())
+}
+
+// The record of a VM stays until its node has confirmed that its volumes are gone too.
+func TestDeleteWaitsForVolumes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, newStore(t))
+	a := r.join("n1", 4, 1024*mib)
+	c := r.mustCreate("one", spec(128*mib, "root"))
+	id := c.GetVm().GetMeta().GetId()
+	r.done(c.GetOperation().GetId())
+	a.set(func(a *fakeAgent) { a.frozen = true })
+	del := r.delete(id)
+	r.until("the agent knows that it goes", func() bool { return a.known(id).GetAbsent() })
+	a.report(a.ctx, answerVM(a.known(id)))
+	other := r.mustCreate("other", spec(4096*mib)) // once that is gone, what may be done about the first was done
+	r.done(r.delete(other.GetVm().GetMeta().GetId()).GetOperation().GetId())
+	vols := r.Cache.Find(state.Query{Kind: state.KindVolume, Owner: id}).Rows
+	if r.vm(id) == nil || len(vols) != 1 {
+		t.Fatal("forgotten before its volume was gone")
+	}
+	a.report(a.ctx, &agentv1.ReportStatusRequest{Volumes: []*agentv1.VolumeReport{{
+		VolumeId: vols[0].ID, Epoch: vols[0].Volume().GetExecutorEpoch(), Absent: true,
+	}}})
 	r.done(del.GetOperation().GetId())
 }
 
