@@ -19,6 +19,9 @@ const Escape = 0x1d
 // chunk is the most that one message carries; the API takes up to 32 KiB.
 const chunk = 8 << 10
 
+// flushTime is how long the end of a session waits so that what was typed just before it is not cut off with the connection.
+const flushTime = 250 * time.Millisecond
+
 // Session is one connection.
 type Session struct {
 	In  io.Reader
@@ -56,6 +59,7 @@ func (s Session) Run(ctx context.Context, c *api.Client, id, project string) err
 	go func() { outcome <- s.print(stream, printed) }() // ends with the stream
 	go func() { typed <- s.typeIn(stream) }()           // ends with the input
 	var idle <-chan time.Time
+	leaving := false
 	for {
 		select {
 		case err := <-outcome:
@@ -66,7 +70,7 @@ func (s Session) Run(ctx context.Context, c *api.Client, id, project string) err
 		case err := <-typed:
 			switch {
 			case errors.Is(err, errEscape):
-				return nil
+				leaving, idle = true, time.After(flushTime)
 			case errors.Is(err, io.EOF): // the stream is broken; print says why
 			case err != nil:
 				return err
@@ -75,7 +79,7 @@ func (s Session) Run(ctx context.Context, c *api.Client, id, project string) err
 			}
 			typed = nil
 		case <-printed:
-			if idle != nil {
+			if idle != nil && !leaving {
 				idle = time.After(s.Idle)
 			}
 		case <-idle:
@@ -118,7 +122,7 @@ func (s Session) typeIn(stream *bidi) error {
 		}
 		switch {
 		case escaped:
-			return errEscape
+			return errors.Join(errEscape, stream.CloseRequest())
 		case errors.Is(err, io.EOF):
 			return stream.CloseRequest()
 		case err != nil:

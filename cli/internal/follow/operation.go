@@ -84,7 +84,9 @@ func (w *waiter) wait(ctx context.Context) error {
 			if Ended(w.op) {
 				return nil
 			}
-			w.heard(w.op.GetReason())
+			if r := w.op.GetReason(); r != "" {
+				w.heard(r)
+			}
 			if w.op.GetObjectKind() != "VM" {
 				w.rep.Update(describe(w.op))
 			}
