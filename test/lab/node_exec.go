@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
+	"time"
 )
 
 // Command returns a command that will run inside the node, in all of its
@@ -65,8 +67,19 @@ func (n *Node) KillLibvirtd() error {
 // StartLibvirtd starts libvirtd again after KillLibvirtd, and returns when it
 // accepts connections; it then finds its guests by itself.
 func (n *Node) StartLibvirtd(ctx context.Context) error {
-	if _, err := n.Exec(ctx, "/usr/sbin/libvirtd", "-l", "-d", "-p", "/run/libvirt/libvirtd.pid"); err != nil {
-		return err
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		_, err := n.Exec(ctx, "/usr/sbin/libvirtd", "-l", "-d", "-p", "/run/libvirt/libvirtd.pid")
+		if err == nil {
+			return n.waitSocket(ctx)
+		}
+		// A fork of the killed one may hold its lock until it becomes another program.
+		if !strings.Contains(err.Error(), "pidfile") || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return n.waitSocket(ctx)
 }

@@ -1,0 +1,72 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/limiquantix/limiquantix/test/stack"
+
+	_ "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+)
+
+var tourBlock = regexp.MustCompile("(?ms)^```sh tour\n(.*?)^```$")
+
+// streams and consoles cannot be shown whole with curl; lqctl shows them.
+var shownByLqctl = map[protoreflect.Name]bool{"GetConsoleLog": true, "OpenConsole": true}
+
+// Every command of the README's tour works as typed, and the tour shows every method of VMService and NodeService.
+func TestREADMETour(t *testing.T) {
+	s := common(t)
+	root, err := stack.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := tourBlock.FindAllSubmatch(readme, -1)
+	if len(blocks) < 4 {
+		t.Fatalf("the README's tour has %d blocks", len(blocks))
+	}
+	var all strings.Builder
+	for _, b := range blocks {
+		all.Write(b[1])
+	}
+	for _, service := range []protoreflect.FullName{"limiquantix.compute.v1.VMService", "limiquantix.compute.v1.NodeService"} {
+		d, err := protoregistry.GlobalFiles.FindDescriptorByName(service)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range d.(protoreflect.ServiceDescriptor).Methods().Len() {
+			m := d.(protoreflect.ServiceDescriptor).Methods().Get(i)
+			if !strings.Contains(all.String(), string(service.Name())+"/"+string(m.Name())+" ") && !strings.Contains(all.String(), string(service.Name())+"/"+string(m.Name())+"\n") && !shownByLqctl[m.Name()] {
+				t.Errorf("the tour does not show %s/%s", service.Name(), m.Name())
+			}
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-eux", "-o", "pipefail", "-c", all.String())
+	cmd.Env, cmd.Dir = s.Env(), t.TempDir()
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, out.Bytes()[max(0, out.Len()-4000):])
+	}
+	for _, want := range []string{"vm/from-file", "NODE_PHASE_READY", "WATCH_EVENT_TYPE_"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("the tour never printed %s:\n%s", want, out.String())
+		}
+	}
+}
