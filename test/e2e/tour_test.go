@@ -64,7 +64,7 @@ func TestREADMETour(t *testing.T) {
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("%v\n%s", err, out.Bytes()[max(0, out.Len()-4000):])
 	}
-	for _, want := range []string{"vm/from-file", "NODE_PHASE_READY", "WATCH_EVENT_TYPE_"} {
+	for _, want := range []string{"from-file deleted", "NODE_PHASE_READY", "WATCH_EVENT_TYPE_"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the tour never printed %s:\n%s", want, out.String())
 		}
