@@ -52,3 +52,12 @@ demo-down: ## End the demo and remove all of it
 test: ## Run every test of every module against real backends
 	@go run ./test/cmd/lab packages
 	@go run ./test/cmd/runtests
+
+.PHONY: bench
+bench: ## Measure the built binaries against the goals in bench.yaml
+	@go run ./test/cmd/lab packages
+	@go run ./test/bench
+
+.PHONY: fresh
+fresh: ## Run CI's script on a bare Debian 12 that holds only Go, git and make
+	@test/fresh/fresh.sh

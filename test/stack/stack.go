@@ -375,3 +375,20 @@ func freePorts(n int) ([]int, error) {
 	}
 	return out, nil
 }
+
+// AgentAddress is where agents dial.
+func (s *Stack) AgentAddress() string { return fmt.Sprintf("127.0.0.1:%d", s.agentPort) }
+
+// StartControllerOnly starts a controller without node and agent.
+func StartControllerOnly(ctx context.Context, o Options) (*Stack, error) {
+	s := &Stack{Options: o, procs: map[string]*exec.Cmd{}}
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	s.Server, s.agentPort = fmt.Sprintf("http://127.0.0.1:%d", ports[0]), ports[1]
+	if err := s.StartController(ctx); err != nil {
+		return nil, errors.Join(err, s.Stop())
+	}
+	return s, nil
+}
