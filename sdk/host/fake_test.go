@@ -36,26 +36,26 @@ func runChild(mode string) int {
 		serveFake("")
 	case "hang":
 		fmt.Fprintln(os.Stderr, "about to hang")
-		select {}
+		time.Sleep(time.Hour) // not select {}: without cgo Go takes that for a deadlock
 	case "mute":
-		select {}
+		time.Sleep(time.Hour) // not select {}: without cgo Go takes that for a deadlock
 	case "garbage":
 		for range 3000 {
 			fmt.Println("this is not a handshake, however often it is said")
 		}
-		select {}
+		time.Sleep(time.Hour) // not select {}: without cgo Go takes that for a deadlock
 	case "exit":
 		fmt.Fprintln(os.Stderr, "cannot find my library")
 		return 7
 	case "nocert":
 		fmt.Printf("1|1|unix|%s/sock|grpc|\n", os.Getenv(plugin.EnvUnixSocketDir))
-		select {}
+		time.Sleep(time.Hour) // not select {}: without cgo Go takes that for a deadlock
 	case "elsewhere":
 		fmt.Println("1|1|unix|/tmp/elsewhere.sock|grpc|" + strings.Repeat("A", 60))
-		select {}
+		time.Sleep(time.Hour) // not select {}: without cgo Go takes that for a deadlock
 	case "version":
 		fmt.Println("1|9|unix|/tmp/x|grpc|")
-		select {}
+		time.Sleep(time.Hour) // not select {}: without cgo Go takes that for a deadlock
 	case "cookie":
 		hs := sdk.Handshake()
 		hs.MagicCookieValue = "another"
@@ -193,7 +193,7 @@ func (f *fake) GetDomain(ctx context.Context, req *driverv1.GetDomainRequest) (*
 		panic("the driver is broken")
 	case "gopanic":
 		go panic("a goroutine is broken")
-		select {}
+		time.Sleep(time.Hour) // not select {}: without cgo Go takes that for a deadlock
 	case "fault":
 		return nil, fmt.Errorf("wrapped: %w", fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume v is attached").WithRemedy("detach it").WithMetadata("volume", "v"))
 	case "plain":
