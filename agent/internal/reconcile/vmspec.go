@@ -166,10 +166,16 @@ func lacksUserData(d *agentv1.DesiredVM) bool {
 // user-data, whose own hash stands in the spec.
 func inputHash(d *agentv1.DesiredVM) string {
 	spec := proto.CloneOf(d.GetSpec())
+	if spec == nil { // an absent VM may come without one
+		spec = &computev1.VMSpec{}
+	}
 	spec.DesiredPower, spec.RunPolicy, spec.RestartGeneration, spec.StopGrace, spec.Placement = 0, 0, 0, nil, nil
 	spec.ReleaseClaimWhenStopped, spec.DeleteProtection = false, false
 	if ci := spec.GetCloudInit(); ci != nil {
 		ci.UserData = nil
+	}
+	for _, disk := range spec.GetDisks() {
+		disk.Source = nil // the volume's id says it; how it was made, or how large it is, shapes no definition
 	}
 	shape := &agentv1.DesiredVM{VmId: d.GetVmId(), Name: d.GetName(), Epoch: d.GetEpoch(), Spec: spec, Volumes: d.GetVolumes()}
 	return hashOf(shape)
