@@ -61,3 +61,12 @@ bench: ## Measure the built binaries against the goals in bench.yaml
 .PHONY: fresh
 fresh: ## Run CI's script on a bare Debian 12 that holds only Go, git and make
 	@test/fresh/fresh.sh
+
+.PHONY: soak
+soak: ## Run a suite at its full counts and write docs/evidence/SUITE.md: make soak SUITE=kills
+	@go run ./test/cmd/lab packages
+	@go run ./test/cmd/soak $(SUITE)
+
+.PHONY: fixture
+fixture: ## Write test/testdata/state-VERSION.tar.gz, once per released version
+	@go run ./test/cmd/fixture

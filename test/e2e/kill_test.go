@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -10,8 +12,21 @@ import (
 	"github.com/limiquantix/limiquantix/test/stack"
 )
 
-// kills is how often each process is killed in make test; make soak has the full count.
-const kills = 10
+// killsInTest is how often each process is killed in make test; make soak SUITE=kills does it 50 times.
+const killsInTest = 10
+
+func countOf(t *testing.T, usual int) int {
+	t.Helper()
+	text := os.Getenv(stack.CountEnv)
+	if text == "" {
+		return usual
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 {
+		t.Fatalf("%s=%q is not a count", stack.CountEnv, text)
+	}
+	return n
+}
 
 // Agent, plugin, controller and libvirtd are killed again and again: every guest keeps its process, what was acknowledged holds, and a foreign domain
 // on the same libvirtd stays as it was. Afterwards deletion leaves nothing.
@@ -71,7 +86,7 @@ func TestGuestsOutliveEverything(t *testing.T) {
 			return s.Node.StartLibvirtd(t.Context())
 		}},
 	} {
-		for i := range kills {
+		for i := range countOf(t, killsInTest) {
 			if victim.name == "plugin" && i%4 == 3 { // five crashes in ten minutes mean quarantine, on purpose: a new agent counts anew
 				if err := s.Kill("agent"); err != nil {
 					t.Fatal(err)

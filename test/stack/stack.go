@@ -54,6 +54,9 @@ func Root() (string, error) {
 // BinEnv names a folder of binaries to test instead of building them, for example an installed version.
 const BinEnv = "LIMIQUANTIX_TEST_BIN"
 
+// CountEnv says how often tests that count repeat what they do; unset = as often as make test needs.
+const CountEnv = "LIMIQUANTIX_TEST_COUNT"
+
 // Build builds every binary, as a user does, and returns their folder.
 func Build(ctx context.Context) (string, error) {
 	if dir := os.Getenv(BinEnv); dir != "" {
