@@ -161,13 +161,19 @@ func (s *Stack) StartAgent(context.Context) error {
 
 // AwaitNode waits until the node can take VMs.
 func (s *Stack) AwaitNode(ctx context.Context) error {
-	return Until(ctx, 2*time.Minute, "the node is ready", func() (bool, string) {
+	var broken error
+	err := Until(ctx, 2*time.Minute, "the node is ready", func() (bool, string) {
 		out, err := s.LQCtl(ctx, "node", "show", s.Name, "-o", "json")
 		if err != nil {
 			return false, err.Error()
 		}
+		if strings.Contains(out, `"state": "missing"`) { // does not mend by itself
+			broken = errors.New("a plugin is missing")
+			return true, ""
+		}
 		return strings.Contains(out, "NODE_PHASE_READY") && strings.Count(out, `"state": "healthy"`) == 2, out
 	})
+	return errors.Join(err, broken)
 }
 
 func (s *Stack) start(name, binary string, args ...string) error {

@@ -110,7 +110,7 @@ func computeTrouble(drivers []*computev1.DriverStatus) (reason, message string) 
 			if d.GetReason() != "" {
 				reason = d.GetReason()
 			}
-			texts = append(texts, strings.TrimSpace(fmt.Sprintf("%s is %s %s", d.GetName(), d.GetState(), d.GetMessage())))
+			texts = append(texts, strings.TrimSuffix(fmt.Sprintf("%s is %s: %s", d.GetName(), d.GetState(), d.GetMessage()), ": "))
 		}
 	}
 	if len(texts) == 0 {
