@@ -150,8 +150,10 @@ func (b *BasePlugin) served(kinds []driverv1.DriverKind, stop func(grace time.Du
 func checkHostFacts(h *driverv1.HostFacts) error {
 	var v []fault.Violation
 	for _, f := range []struct{ name, value string }{
-		{"host.cluster_id", h.GetClusterId()}, {"host.node_id", h.GetNodeId()},
-		{"host.state_directory", h.GetStateDirectory()}, {"host.runtime_directory", h.GetRuntimeDirectory()},
+		{"host.cluster_id", h.GetClusterId()},
+		{"host.node_id", h.GetNodeId()},
+		{"host.state_directory", h.GetStateDirectory()},
+		{"host.runtime_directory", h.GetRuntimeDirectory()},
 	} {
 		if f.value == "" {
 			v = append(v, fault.Violation{Field: f.name, Description: "required"})

@@ -87,12 +87,15 @@ func (e *Env) process() *host.Process {
 func (e *Env) plugin() driverv1.PluginServiceClient {
 	return driverv1.NewPluginServiceClient(e.process().Conn())
 }
+
 func (e *Env) compute() driverv1.ComputeDriverServiceClient {
 	return driverv1.NewComputeDriverServiceClient(e.process().Conn())
 }
+
 func (e *Env) storage() driverv1.StorageDriverServiceClient {
 	return driverv1.NewStorageDriverServiceClient(e.process().Conn())
 }
+
 func (e *Env) network() driverv1.NetworkDriverServiceClient {
 	return driverv1.NewNetworkDriverServiceClient(e.process().Conn())
 }

@@ -44,6 +44,7 @@ type faultStream struct {
 func (s *faultStream) SendMsg(m any) error {
 	return classify(s.Context(), s.plugin, s.method, s.ClientStream.SendMsg(m))
 }
+
 func (s *faultStream) RecvMsg(m any) error {
 	return classify(s.Context(), s.plugin, s.method, s.ClientStream.RecvMsg(m))
 }

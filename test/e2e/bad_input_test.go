@@ -23,8 +23,10 @@ func TestBadInputOverHTTP(t *testing.T) {
 		{name: "no token", method: "ListVMs", body: "{}", noToken: true, status: http.StatusUnauthorized, want: []string{"UNAUTHENTICATED"}},
 		{name: "unknown field", method: "ListVMs", body: `{"pageSise": 1}`, status: http.StatusBadRequest, want: []string{"UNKNOWN_FIELD", "pageSise"}},
 		{name: "not JSON", method: "ListVMs", body: `{`, status: http.StatusBadRequest},
-		{name: "every field", method: "CreateVM", body: `{"vm":{"meta":{"name":"Bad Name"},"spec":{"memoryBytes":"1","cpu":{"vcpus":-1},"disks":[{"name":"x"}]}}}`, status: http.StatusBadRequest,
-			want: []string{"INVALID_FIELD", "vm.meta.name", "vm.spec.memory_bytes", "vm.spec.cpu.vcpus", "vm.spec.disks[0]"}},
+		{
+			name: "every field", method: "CreateVM", body: `{"vm":{"meta":{"name":"Bad Name"},"spec":{"memoryBytes":"1","cpu":{"vcpus":-1},"disks":[{"name":"x"}]}}}`, status: http.StatusBadRequest,
+			want: []string{"INVALID_FIELD", "vm.meta.name", "vm.spec.memory_bytes", "vm.spec.cpu.vcpus", "vm.spec.disks[0]"},
+		},
 		{name: "unknown image", method: "CreateVM", body: `{"vm":{"meta":{"name":"x"},"spec":{"memoryBytes":"134217728","boot":{"kernel":{"kernelImage":"nope"}}}}}`, status: http.StatusBadRequest, want: []string{"kernel_image"}},
 		{name: "a path as an id", method: "GetVM", body: `{"id":"../../etc/passwd"}`, status: http.StatusNotFound},
 		{name: "absent", method: "GetVM", body: `{"id":"absent"}`, status: http.StatusNotFound, want: []string{"NOT_FOUND"}},

@@ -14,7 +14,8 @@ func TestGuestOf(t *testing.T) {
 	}{
 		"guest": {
 			[]string{"/usr/bin/qemu-system-x86_64", "-name", "guest=web,debug-threads=on", "-uuid", "u1", "-m", "96"},
-			GuestProcess{UUID: "u1", Name: "web", PID: 7, StartTime: 9}, true,
+			GuestProcess{UUID: "u1", Name: "web", PID: 7, StartTime: 9},
+			true,
 		},
 		"probe without uuid": {[]string{"/usr/bin/qemu-system-x86_64", "-machine", "none"}, GuestProcess{}, false},
 		"other program":      {[]string{"/bin/grep", "-uuid", "u1"}, GuestProcess{}, false},

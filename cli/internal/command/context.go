@@ -204,8 +204,11 @@ func (s *session) contextShow() *cobra.Command {
 				})
 			}
 			return render.Describe(s.Out, []render.Field{
-				{Name: "Context", Value: c.context}, {Name: "Server", Value: c.server + " (" + c.serverFrom + ")"}, {Name: "Token", Value: token},
-				{Name: "CA file", Value: c.caFile}, {Name: "Project", Value: c.project},
+				{Name: "Context", Value: c.context},
+				{Name: "Server", Value: c.server + " (" + c.serverFrom + ")"},
+				{Name: "Token", Value: token},
+				{Name: "CA file", Value: c.caFile},
+				{Name: "Project", Value: c.project},
 			})
 		},
 	}

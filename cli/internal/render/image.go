@@ -72,9 +72,17 @@ func took(o *operationv1.Operation, now time.Time) string {
 // OperationFields describes an operation.
 func OperationFields(o *operationv1.Operation, now time.Time) []Field {
 	f := []Field{
-		{"ID", o.GetId()}, {"Verb", o.GetVerb()}, {"Object", o.GetObjectKind() + " " + o.GetObjectName()}, {"Object ID", o.GetObjectId()},
-		{"Project", o.GetProjectId()}, {"State", Enum(o.GetState(), "OPERATION_STATE_")}, {"Reason", o.GetReason()}, {"Message", o.GetMessage()},
-		{"Accepted", withAge(Time(o.GetCreateTime()), Age(o.GetCreateTime(), now))}, {"Ended", Time(o.GetEndTime())}, {"Took", took(o, now)},
+		{"ID", o.GetId()},
+		{"Verb", o.GetVerb()},
+		{"Object", o.GetObjectKind() + " " + o.GetObjectName()},
+		{"Object ID", o.GetObjectId()},
+		{"Project", o.GetProjectId()},
+		{"State", Enum(o.GetState(), "OPERATION_STATE_")},
+		{"Reason", o.GetReason()},
+		{"Message", o.GetMessage()},
+		{"Accepted", withAge(Time(o.GetCreateTime()), Age(o.GetCreateTime(), now))},
+		{"Ended", Time(o.GetEndTime())},
+		{"Took", took(o, now)},
 	}
 	for _, p := range o.GetPhases() {
 		text := "under way"
@@ -93,11 +101,19 @@ func OperationFields(o *operationv1.Operation, now time.Time) []Field {
 func ImageFields(i *storagev1.Image, now time.Time) []Field {
 	m, s, st := i.GetMeta(), i.GetSpec(), i.GetStatus()
 	f := []Field{
-		{"Name", m.GetName()}, {"Project", m.GetProjectId()}, {"ID", m.GetId()}, {"Labels", Labels(m.GetLabels())},
+		{"Name", m.GetName()},
+		{"Project", m.GetProjectId()},
+		{"ID", m.GetId()},
+		{"Labels", Labels(m.GetLabels())},
 		{"Aliases", strings.Join(s.GetAliases(), ", ")},
-		{"Status", Enum(st.GetPhase(), "IMAGE_PHASE_")}, {"Reason", st.GetReason()}, {"Message", st.GetMessage()},
-		{"Format", Enum(s.GetFormat(), "IMAGE_FORMAT_")}, {"Size", sizeOrNone(st.GetVirtualSizeBytes())}, {"Content", sizeOrNone(st.GetContentBytes())},
-		{"SHA-256", st.GetSha256()}, {"Source", s.GetSourceUrl()},
+		{"Status", Enum(st.GetPhase(), "IMAGE_PHASE_")},
+		{"Reason", st.GetReason()},
+		{"Message", st.GetMessage()},
+		{"Format", Enum(s.GetFormat(), "IMAGE_FORMAT_")},
+		{"Size", sizeOrNone(st.GetVirtualSizeBytes())},
+		{"Content", sizeOrNone(st.GetContentBytes())},
+		{"SHA-256", st.GetSha256()},
+		{"Source", s.GetSourceUrl()},
 		{"Created", withAge(Time(m.GetCreateTime()), Age(m.GetCreateTime(), now))},
 	}
 	for _, c := range st.GetCopies() {

@@ -61,10 +61,16 @@ func NodeFields(n *computev1.Node, now time.Time) []Field {
 	m, s, st := n.GetMeta(), n.GetSpec(), n.GetStatus()
 	r := st.GetResources()
 	f := []Field{
-		{"Name", m.GetName()}, {"ID", m.GetId()}, {"Labels", Labels(m.GetLabels())},
-		{"Status", nodePhase(n)}, {"Reason", st.GetReason()}, {"Message", st.GetMessage()},
+		{"Name", m.GetName()},
+		{"ID", m.GetId()},
+		{"Labels", Labels(m.GetLabels())},
+		{"Status", nodePhase(n)},
+		{"Reason", st.GetReason()},
+		{"Message", st.GetMessage()},
 		{"Heartbeat", withAge(Time(st.GetHeartbeatTime()), Age(st.GetHeartbeatTime(), now))},
-		{"System", st.GetSystem()}, {"Agent", st.GetAgentVersion()}, {"Hypervisor", r.GetHypervisor()},
+		{"System", st.GetSystem()},
+		{"Agent", st.GetAgentVersion()},
+		{"Hypervisor", r.GetHypervisor()},
 		{"Accelerator", strings.Join(nonEmpty(r.GetAccelerator(), r.GetAcceleratorReason()), ": ")},
 		{"Certificate until", Time(st.GetCertificateExpireTime())},
 		{"VMs", fmt.Sprint(st.GetVmCount())},

@@ -48,14 +48,21 @@ func vmAddresses(v *computev1.VM) string {
 func VMFields(v *computev1.VM, now time.Time) []Field {
 	m, s, st := v.GetMeta(), v.GetSpec(), v.GetStatus()
 	f := []Field{
-		{"Name", m.GetName()}, {"Project", m.GetProjectId()}, {"ID", m.GetId()}, {"Labels", Labels(m.GetLabels())},
-		{"Status", strings.TrimSuffix(vmPhase(v), "*")}, {"Reason", st.GetReason()}, {"Message", st.GetMessage()},
-		{"Wanted", Enum(s.GetDesiredPower(), "POWER_STATE_")}, {"Run policy", Enum(s.GetRunPolicy(), "RUN_POLICY_")},
+		{"Name", m.GetName()},
+		{"Project", m.GetProjectId()},
+		{"ID", m.GetId()},
+		{"Labels", Labels(m.GetLabels())},
+		{"Status", strings.TrimSuffix(vmPhase(v), "*")},
+		{"Reason", st.GetReason()},
+		{"Message", st.GetMessage()},
+		{"Wanted", Enum(s.GetDesiredPower(), "POWER_STATE_")},
+		{"Run policy", Enum(s.GetRunPolicy(), "RUN_POLICY_")},
 		{"Node", st.GetVmPlacement().GetNodeName()},
 		{"Created", withAge(Time(m.GetCreateTime()), Age(m.GetCreateTime(), now))},
 		{"Started", withAge(Time(st.GetStartTime()), Age(st.GetStartTime(), now))},
 		{"Next try", Time(st.GetNextRetryTime())},
-		{"CPUs", fmt.Sprint(max(1, s.GetCpu().GetVcpus()))}, {"Memory", quantity.FormatBytes(s.GetMemoryBytes())},
+		{"CPUs", fmt.Sprint(max(1, s.GetCpu().GetVcpus()))},
+		{"Memory", quantity.FormatBytes(s.GetMemoryBytes())},
 		{"Accelerator", st.GetAccelerator()},
 	}
 	if st.GetPid() != 0 {

@@ -189,7 +189,10 @@ func TestPlaceEqualsBruteForce(t *testing.T) {
 		for i := nodes / 2; i < nodes; i++ {
 			add(i)
 		}
-		req := small(func(r *Request) { r.Labels = labels.Draw(t, "req labels"); r.Placement.Affinity = rules.Draw(t, "rules") })
+		req := small(func(r *Request) {
+			r.Labels = labels.Draw(t, "req labels")
+			r.Placement.Affinity = rules.Draw(t, "rules")
+		})
 		got, _, ok := s.Place(req)
 		best, found := 0.0, false
 		for _, v := range s.Explain(req).Nodes {
