@@ -33,20 +33,21 @@ func (p *Process) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cl
 	if err != nil {
 		return nil, classify(ctx, p.manifest.Name, method, err)
 	}
-	return &faultStream{ClientStream: s, plugin: p.manifest.Name, method: method}, nil
+	return &faultStream{ClientStream: s, caller: ctx, plugin: p.manifest.Name, method: method}, nil
 }
 
 type faultStream struct {
 	grpc.ClientStream
+	caller         context.Context //nolint:containedctx // the stream's own context ends with the stream, whoever ended it
 	plugin, method string
 }
 
 func (s *faultStream) SendMsg(m any) error {
-	return classify(s.Context(), s.plugin, s.method, s.ClientStream.SendMsg(m))
+	return classify(s.caller, s.plugin, s.method, s.ClientStream.SendMsg(m))
 }
 
 func (s *faultStream) RecvMsg(m any) error {
-	return classify(s.Context(), s.plugin, s.method, s.ClientStream.RecvMsg(m))
+	return classify(s.caller, s.plugin, s.method, s.ClientStream.RecvMsg(m))
 }
 
 // classify makes any error of a call a *fault.Error. One that gRPC itself made, and not the plugin, gets the reason that fits its code.
