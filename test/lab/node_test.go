@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestBusyboxGuestLifeAndLibvirtdCrash(t *testing.T) {
@@ -71,15 +73,23 @@ func TestStopLeavesNothing(t *testing.T) {
 	if _, err := n.Exec(t.Context(), "bash", "-c", "trap '' HUP TERM; sleep 1000 >/dev/null 2>&1 & disown"); err != nil {
 		t.Fatal(err)
 	}
-	procs, err := n.processes()
-	if err != nil {
-		t.Fatal(err)
-	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var procs []process
 	names := map[string]bool{}
-	for _, p := range procs {
-		names[p.comm] = true
+	for !names["sleep"] { // bash forks first and becomes sleep a little later
+		var err error
+		if procs, err = n.processes(); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range procs {
+			names[p.comm] = true
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			t.Fatalf("node runs no sleep: %+v", procs)
+		}
 	}
-	for _, want := range []string{"libvirtd", "virtlogd", "sleep"} {
+	for _, want := range []string{"libvirtd", "virtlogd"} {
 		if !names[want] {
 			t.Fatalf("node runs no %s: %+v", want, procs)
 		}

@@ -197,6 +197,7 @@ type fakeAgent struct {
 	synced   bool     // nothing came since the last sync
 	frozen   bool     // takes notice, does nothing
 	mute     bool     // no heartbeats
+	full     bool     // has no room for images
 	stop     func()
 }
 
@@ -297,9 +298,16 @@ func (a *fakeAgent) realise(ctx context.Context, work <-chan *agentv1.DesiredObj
 		case <-ctx.Done():
 			return
 		case o := <-work:
-			if rep := answer(o); rep != nil {
-				a.report(ctx, rep)
+			rep := answer(o)
+			a.mu.Lock()
+			full := a.full
+			a.mu.Unlock()
+			for _, c := range rep.GetImages() {
+				if full && c.GetReady() {
+					c.Ready, c.Message = false, "the disk is full"
+				}
 			}
+			a.report(ctx, rep)
 		}
 	}
 }
