@@ -23,6 +23,12 @@ build: ## Build every binary into bin/ and bin/plugins/
 	  go build -trimpath -ldflags '$(LDFLAGS)' -o bin/plugins/$$p/ ./plugins/$$p/cmd/limiquantix-plugin-$$p && \
 	  go run ./sdk/cmd/plugin-manifest bin/plugins/$$p/limiquantix-plugin-$$p || exit 1; \
 	done
+	@echo $(COMMIT) > bin/.built
+
+# Builds when a source or the commit has changed since the last build, so that whoever removes a binary sees what is said without it.
+.PHONY: build-changed
+build-changed:
+	@if [ "$$(cat bin/.built 2>/dev/null)" != $(COMMIT) ] || [ -n "$$(find agent cli controller plugins proto sdk go.work VERSION -newer bin/.built -type f -print -quit)" ]; then $(MAKE) -s build; fi
 
 .PHONY: generate
 generate: ## Generate Go from proto/
@@ -40,8 +46,10 @@ lint: ## Check formatting, vet, and the proto contracts
 
 .PHONY: demo
 demo: ## Boot a guest through the whole path, on this machine, beside whatever runs here
+	@v=$$(cd / && go version 2>/dev/null | cut -d' ' -f3); printf 'go1.26\n%s\n' "$${v:-go0}" | sort -VC || \
+	  { echo "demo: this machine is not ready: Go is $${v:-missing}: install Go 1.26 or newer from https://go.dev/dl and put it on PATH"; exit 1; }
 	@go run ./test/cmd/demo check
-	@$(MAKE) -s build
+	@$(MAKE) -s build-changed
 	@go run ./test/cmd/demo up
 
 .PHONY: demo-down

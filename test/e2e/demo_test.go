@@ -2,11 +2,12 @@ package e2e
 
 import (
 	"context"
-	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -35,10 +36,11 @@ func TestDemo(t *testing.T) {
 	defer func() { _ = beside.Stop() }()
 	foreign := defineForeign(t, &stack.Stack{Options: stack.Options{Dir: dir}, Node: beside})
 	home := filepath.Join(dir, "demo")
+	bin := binaries
 	demo := func(args ...string) (string, error) {
 		cmd := exec.CommandContext(t.Context(), filepath.Join(dir, "bin-demo"), args...)
 		cmd.Dir = root
-		cmd.Env = append(os.Environ(), "LIMIQUANTIX_DEMO_DIR="+home)
+		cmd.Env = append(os.Environ(), "LIMIQUANTIX_DEMO_DIR="+home, stack.BinEnv+"="+bin)
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
@@ -52,6 +54,18 @@ func TestDemo(t *testing.T) {
 		cmd.Dir, cmd.Env = root, append(os.Environ(), "LIMIQUANTIX_DEMO_DIR="+home)
 		_ = cmd.Run()
 	}()
+	links := interfaces(t)
+	bin = filepath.Join(dir, "b")
+	if out, err := exec.CommandContext(t.Context(), "cp", "-r", binaries, bin).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := os.Remove(filepath.Join(bin, "plugins", "kvm", "limiquantix-plugin-kvm")); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := demo("up"); err == nil || !strings.Contains(out, "PLUGIN_MISSING") || !strings.Contains(out, "plugins/kvm/limiquantix-plugin-kvm") {
+		t.Errorf("without a plugin: %v\n%s", err, out)
+	}
+	bin = binaries
 	seen := map[string]bool{}
 	for range 2 {
 		out, err := demo("up")
@@ -69,18 +83,17 @@ func TestDemo(t *testing.T) {
 			}
 		}
 	}
-	s, err := stack.Running(home)
-	if err != nil {
-		t.Fatal(err)
+	if running := mentioning(t, home); len(running) < 5 {
+		t.Errorf("of the demo run only %q", running)
 	}
-	pids := []int{s.PID("controller"), s.PID("agent"), s.Node.PID()}
 	if out, err := demo("down"); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	for _, pid := range pids {
-		if _, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid)); err == nil { // one that nobody has waited for has none
-			t.Errorf("process %d of the demo lives", pid)
-		}
+	if left := mentioning(t, home); len(left) > 0 {
+		t.Errorf("processes are left: %q", left)
+	}
+	if now := interfaces(t); now != links {
+		t.Errorf("interfaces %s, were %s", now, links)
 	}
 	if _, err := os.Stat(home); err == nil {
 		t.Error("the demo's directory is there")
@@ -88,4 +101,35 @@ func TestDemo(t *testing.T) {
 	if now, err := beside.Virsh(t.Context(), "dumpxml", "precious"); err != nil || string(now) != foreign {
 		t.Errorf("the foreign domain changed: %v\n%s", err, now)
 	}
+}
+
+// mentioning are the command lines of processes that name a folder.
+func mentioning(t *testing.T, dir string) []string {
+	t.Helper()
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, f := range files {
+		if b, err := os.ReadFile(f); err == nil && strings.Contains(string(b), dir) {
+			out = append(out, strings.ReplaceAll(string(b), "\x00", " "))
+		}
+	}
+	return out
+}
+
+// interfaces are the names of the machine's network interfaces.
+func interfaces(t *testing.T) string {
+	t.Helper()
+	links, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := make([]string, len(links))
+	for i, l := range links {
+		names[i] = l.Name
+	}
+	slices.Sort(names)
+	return strings.Join(names, " ")
 }

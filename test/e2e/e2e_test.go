@@ -190,7 +190,7 @@ func TestGuestBoots(t *testing.T) {
 	}
 }
 
-// hostState is what a host holds: domains, files and sockets of pools and drivers, QEMU processes.
+// hostState is what a host holds: domains, files and sockets of pools and drivers, QEMU processes, network interfaces.
 func hostState(t *testing.T, s *stack.Stack) string {
 	t.Helper()
 	domains, err := s.Node.Virsh(t.Context(), "list", "--all", "--uuid")
@@ -199,6 +199,11 @@ func hostState(t *testing.T, s *stack.Stack) string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "domains: %s\nguests: %d\n", strings.Join(strings.Fields(string(domains)), " "), len(running(t, s)))
+	links, err := s.Node.Exec(t.Context(), "ls", "/sys/class/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(&b, "interfaces: %s\n", strings.Join(strings.Fields(string(links)), " "))
 	for _, dir := range []string{"state", "run"} {
 		_ = filepath.WalkDir(filepath.Join(s.Dir, dir), func(path string, d os.DirEntry, err error) error {
 			switch {
@@ -229,6 +234,13 @@ func TestLifecycle(t *testing.T) {
 	lq(t, s, "vm", "reboot", "cycle", "--force")
 	if now := running(t, s)[id]; now.PID != first.PID || now.StartTime != first.StartTime {
 		t.Errorf("a reboot replaced the process: %v, was %v", now, first)
+	}
+	err := stack.Until(t.Context(), bootLimit, "the guest has booted again", func() (bool, string) {
+		out, err := s.LQCtl(t.Context(), "vm", "logs", "cycle")
+		return err == nil && strings.Count(out, "GUEST-READY") == 2 && strings.Count(out, "NONCE one") == 2, out
+	})
+	if err != nil {
+		t.Error(err)
 	}
 	lq(t, s, "vm", "stop", "cycle", "--force")
 	phase(t, s, "cycle", "VM_PHASE_STOPPED")

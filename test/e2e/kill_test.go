@@ -1,7 +1,11 @@
 package e2e
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"math/rand/v2"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -12,24 +16,33 @@ import (
 	"github.com/limiquantix/limiquantix/test/stack"
 )
 
-// killsInTest is how often each process is killed in make test; make soak SUITE=kills does it 50 times.
+// killsInTest is how often each process is killed in make test; make soak SUITE=kills does it more often.
 const killsInTest = 10
+
+// crashesUntilRenewal keeps a plugin below the five crashes in ten minutes that mean quarantine, on purpose: a new agent counts anew.
+const crashesUntilRenewal = 3
 
 func countOf(t *testing.T, usual int) int {
 	t.Helper()
-	text := os.Getenv(stack.CountEnv)
+	return int(number(t, stack.CountEnv, int64(usual)))
+}
+
+func number(t *testing.T, env string, usual int64) int64 {
+	t.Helper()
+	text := os.Getenv(env)
 	if text == "" {
 		return usual
 	}
-	n, err := strconv.Atoi(text)
+	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 1 {
-		t.Fatalf("%s=%q is not a count", stack.CountEnv, text)
+		t.Fatalf("%s=%q is not a number", env, text)
 	}
 	return n
 }
 
-// Agent, plugin, controller and libvirtd are killed again and again: every guest keeps its process, what was acknowledged holds, and a foreign domain
-// on the same libvirtd stays as it was. Afterwards deletion leaves nothing.
+// Agent, plugin, controller and libvirtd are killed again and again, and restarted in good order, in an order drawn from a seed: every guest keeps its
+// process, every call that was acknowledged before a kill holds after it, and a foreign domain on the same libvirtd stays as it was. Afterwards
+// deletion leaves nothing.
 func TestGuestsOutliveEverything(t *testing.T) {
 	s := start(t)
 	if err := s.AwaitNode(t.Context()); err != nil {
@@ -40,6 +53,7 @@ func TestGuestsOutliveEverything(t *testing.T) {
 	}
 	foreign := defineForeign(t, s)
 	before := hostState(t, s)
+	k := &killer{s: s}
 	var ids []string
 	for _, name := range []string{"a", "b"} {
 		lq(t, s, small(name, "")...)
@@ -49,74 +63,33 @@ func TestGuestsOutliveEverything(t *testing.T) {
 	if len(first) != 2 {
 		t.Fatalf("%d guests run", len(first))
 	}
-	for _, victim := range []struct {
-		name string
-		kill func() error
-	}{
-		{"agent", func() error {
-			if err := s.Kill("agent"); err != nil {
-				return err
-			}
-			return s.StartAgent(t.Context())
-		}},
-		{"agent, restarted in good order", func() error {
-			if err := s.Terminate("agent"); err != nil {
-				return err
-			}
-			return s.StartAgent(t.Context())
-		}},
-		{"plugin", func() error {
-			awaitPlugin(t, s)
-			pid, err := s.Plugin("kvm")
-			if err != nil {
-				return err
-			}
-			return syscall.Kill(pid, syscall.SIGKILL)
-		}},
-		{"controller", func() error {
-			if err := s.Kill("controller"); err != nil {
-				return err
-			}
-			return s.StartController(t.Context())
-		}},
-		{"libvirtd", func() error {
-			if err := s.Node.KillLibvirtd(); err != nil {
-				return err
-			}
-			return s.Node.StartLibvirtd(t.Context())
-		}},
-	} {
-		for i := range countOf(t, killsInTest) {
-			if victim.name == "plugin" && i%4 == 3 { // five crashes in ten minutes mean quarantine, on purpose: a new agent counts anew
-				if err := s.Kill("agent"); err != nil {
-					t.Fatal(err)
-				}
-				if err := s.StartAgent(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			}
-			if err := victim.kill(); err != nil {
-				t.Fatalf("%s, %d: %v", victim.name, i, err)
-			}
-			if victim.name == "plugin" {
-				awaitPlugin(t, s)
-			}
-			now := running(t, s)
-			for _, id := range ids {
-				if now[id].PID != first[id].PID || now[id].StartTime != first[id].StartTime {
-					t.Fatalf("%s killed, %d: guest %s is %v, was %v", victim.name, i, id, now[id], first[id])
-				}
-			}
-			label := fmt.Sprintf("round=%s-%d", strings.Fields(strings.ReplaceAll(victim.name, ",", ""))[0], i)
-			acknowledged(t, s, label)
+	for round, victim := range k.order(t) {
+		acknowledged := acknowledge(t, s, round)
+		if err := k.kill(t, victim); err != nil {
+			t.Fatalf("round %d, %s: %v", round, victim, err)
 		}
-		if err := s.AwaitNode(t.Context()); err != nil {
-			t.Fatalf("after %s: %v", victim.name, err)
+		if round%3 == 0 { // else the next blow falls while this one is being got over
+			if err := s.AwaitNode(t.Context()); err != nil {
+				t.Fatalf("round %d, after %s: %v", round, victim, err)
+			}
 		}
+		acknowledged.mustHold(t, s, victim)
+		now := running(t, s)
+		for _, id := range ids {
+			if now[id].PID != first[id].PID || now[id].StartTime != first[id].StartTime {
+				t.Fatalf("round %d, %s: guest %s is %v, was %v", round, victim, id, now[id], first[id])
+			}
+		}
+	}
+	if err := s.AwaitNode(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	for _, name := range []string{"a", "b"} {
 		phase(t, s, name, "VM_PHASE_RUNNING")
 		lq(t, s, "vm", "delete", name)
+	}
+	if left := strings.TrimSpace(lq(t, s, "vm", "list", "-o", "name")); left != "" {
+		lq(t, s, append([]string{"vm", "delete"}, strings.Fields(strings.ReplaceAll(left, "vm/", ""))...)...)
 	}
 	if after := hostState(t, s); after != before {
 		t.Errorf("left behind; before:\n%s\nafter:\n%s", before, after)
@@ -126,24 +99,120 @@ func TestGuestsOutliveEverything(t *testing.T) {
 	}
 }
 
-// acknowledged makes a change and reads it back.
-func acknowledged(t *testing.T, s *stack.Stack, label string) {
-	t.Helper()
-	if out, err := s.LQCtl(t.Context(), "vm", "set", "a", "--label", label, "--no-wait"); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if out := lq(t, s, "vm", "show", "a", "-o", "yaml"); !strings.Contains(out, strings.SplitN(label, "=", 2)[1]) {
-		t.Fatalf("an acknowledged change is gone: %s", label)
-	}
+// killer kills and restarts what a stack is made of.
+type killer struct {
+	s       *stack.Stack
+	crashes int // of the plugin, since the agent started
 }
 
-func awaitPlugin(t *testing.T, s *stack.Stack) {
+// order is every victim as often as the suite counts, mixed.
+func (k *killer) order(t *testing.T) []string {
+	t.Helper()
+	seed := number(t, stack.SeedEnv, time.Now().UnixNano())
+	t.Logf("seed %d: run again with %s=%d", seed, stack.SeedEnv, seed)
+	var out []string
+	for range countOf(t, killsInTest) {
+		out = append(out, "kill agent", "restart agent", "kill plugin", "kill controller", "kill libvirtd")
+	}
+	r := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // a seed that can be given
+	r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
+	return out
+}
+
+// kill returns when the victim runs again.
+func (k *killer) kill(t *testing.T, victim string) error {
+	t.Helper()
+	s, ctx := k.s, t.Context()
+	switch victim {
+	case "kill agent":
+		k.crashes = 0
+		return errors.Join(s.Kill("agent"), s.StartAgent(ctx))
+	case "restart agent":
+		k.crashes = 0
+		return errors.Join(s.Terminate("agent"), s.StartAgent(ctx))
+	case "kill controller":
+		return errors.Join(s.Kill("controller"), s.StartController(ctx))
+	case "kill libvirtd":
+		return errors.Join(s.Node.KillLibvirtd(), s.Node.StartLibvirtd(ctx))
+	}
+	if k.crashes == crashesUntilRenewal {
+		if err := k.kill(t, "kill agent"); err != nil {
+			return err
+		}
+	}
+	k.crashes++
+	old := awaitPlugin(t, s, 0)
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		return err
+	}
+	awaitPlugin(t, s, old)
+	return nil
+}
+
+// awaitPlugin waits until the plugin runs in another process than the old one.
+func awaitPlugin(t *testing.T, s *stack.Stack, old int) (pid int) {
 	t.Helper()
 	err := stack.Until(t.Context(), 2*time.Minute, "plugin kvm runs", func() (bool, string) {
-		_, err := s.Plugin("kvm")
-		return err == nil, fmt.Sprint(err)
+		var err error
+		pid, err = s.Plugin("kvm")
+		return err == nil && pid != old, fmt.Sprint(pid, err)
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	return pid
+}
+
+// acknowledgement is what the controller said it had done just before a kill.
+type acknowledgement struct{ label, made, deleted string }
+
+// acknowledge changes a VM, makes one and deletes another, and waits for none of it to be realised.
+func acknowledge(t *testing.T, s *stack.Stack, round int) acknowledgement {
+	t.Helper()
+	a := acknowledgement{label: fmt.Sprintf("r%d", round)}
+	call := func(method string, in map[string]any) string {
+		var out struct {
+			VM struct{ Meta struct{ ID string } } `json:"vm"`
+		}
+		if err := s.Call(t.Context(), vmService+method, in, &out); err != nil {
+			t.Fatalf("round %d: %v", round, err)
+		}
+		return out.VM.Meta.ID
+	}
+	call("UpdateVM", map[string]any{"vm": map[string]any{"meta": map[string]any{"name": "a", "labels": map[string]string{"round": a.label}}}, "updateMask": "meta.labels"})
+	create := func(name string) string {
+		return call("CreateVM", map[string]any{"vm": map[string]any{
+			"meta": map[string]any{"name": name},
+			"spec": map[string]any{"memoryBytes": "134217728", "desiredPower": "POWER_STATE_STOPPED", "boot": map[string]any{"kernel": map[string]any{"kernelImage": "vmlinuz"}}},
+		}})
+	}
+	if round > 0 {
+		a.deleted = call("DeleteVM", map[string]any{"id": fmt.Sprintf("made-%d", round-1)})
+	}
+	a.made = create(fmt.Sprintf("made-%d", round))
+	return a
+}
+
+// mustHold checks that all of it is still so.
+func (a acknowledgement) mustHold(t *testing.T, s *stack.Stack, after string) {
+	t.Helper()
+	var out struct {
+		VM struct {
+			Meta struct{ Labels map[string]string }
+		} `json:"vm"`
+	}
+	if err := s.Call(t.Context(), vmService+"GetVM", map[string]string{"id": "a"}, &out); err != nil || out.VM.Meta.Labels["round"] != a.label {
+		t.Fatalf("after %s an acknowledged change is gone: %v, want %s, %v", after, out.VM.Meta.Labels, a.label, err)
+	}
+	if err := s.Call(t.Context(), vmService+"GetVM", map[string]string{"id": a.made}, nil); err != nil {
+		t.Fatalf("after %s an acknowledged VM is gone: %v", after, err)
+	}
+	if a.deleted == "" {
+		return
+	}
+	b, _ := json.Marshal(map[string]string{"id": a.deleted})
+	status, answer, err := s.Post(t.Context(), vmService+"GetVM", b, true)
+	if err != nil || status != http.StatusNotFound && !strings.Contains(string(answer), "DELETING") {
+		t.Fatalf("after %s an acknowledged deletion is undone: %d %s %v", after, status, answer, err)
 	}
 }

@@ -47,9 +47,11 @@ func Open(ctx context.Context, o Options) (*Stack, error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.Node != nil && s.alive("controller") && s.alive("agent") {
-		s.Guest, err = lab.BusyboxGuest(ctx)
-		return s, err
+	if s.Node != nil && s.alive("controller") && s.alive("agent") && s.Bin == o.Bin {
+		if s.Guest, err = lab.BusyboxGuest(ctx); err != nil {
+			return nil, err
+		}
+		return s, s.renew(ctx)
 	}
 	if err := s.Stop(); err != nil {
 		return nil, err
@@ -58,6 +60,32 @@ func Open(ctx context.Context, o Options) (*Stack, error) {
 		return nil, err
 	}
 	return Start(ctx, o)
+}
+
+// renew restarts what runs a binary that is no longer there, or was built anew. Guests do not notice.
+func (s *Stack) renew(ctx context.Context) error {
+	if replaced(s.PID("controller")) {
+		if err := errors.Join(s.Terminate("controller"), s.StartController(ctx)); err != nil {
+			return err
+		}
+	}
+	old := replaced(s.PID("agent"))
+	for _, name := range plugins {
+		pid, err := s.Plugin(name)
+		old = old || err != nil || replaced(pid)
+	}
+	if old {
+		if err := errors.Join(s.Terminate("agent"), s.StartAgent(ctx)); err != nil {
+			return err
+		}
+	}
+	return s.remember()
+}
+
+// replaced reports whether a process's program is no longer the file that it was started from.
+func replaced(pid int) bool {
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err != nil || strings.HasSuffix(exe, " (deleted)")
 }
 
 // Running finds what runs of a detached stack; nothing running gives a stack whose Stop does nothing.
@@ -109,7 +137,7 @@ func (s *Stack) PrintProcesses(w io.Writer) error {
 	}
 	row("controller", s.PID("controller"))
 	row("agent", s.PID("agent"))
-	for _, p := range []string{"kvm", "local"} {
+	for _, p := range plugins {
 		pid, err := s.Plugin(p)
 		if err != nil {
 			return err

@@ -57,6 +57,9 @@ const BinEnv = "LIMIQUANTIX_TEST_BIN"
 // CountEnv says how often tests that count repeat what they do; unset = as often as make test needs.
 const CountEnv = "LIMIQUANTIX_TEST_COUNT"
 
+// SeedEnv gives the seed of tests that draw; unset = the clock.
+const SeedEnv = "LIMIQUANTIX_TEST_SEED"
+
 // Build builds every binary, as a user does, and returns their folder.
 func Build(ctx context.Context) (string, error) {
 	if dir := os.Getenv(BinEnv); dir != "" {
@@ -159,21 +162,57 @@ func (s *Stack) StartAgent(context.Context) error {
 	return s.start("agent", "limiquantix-agent", "--config", filepath.Join(s.Dir, "agent.yaml"))
 }
 
-// AwaitNode waits until the node can take VMs.
+// plugins are those that the agent of a stack runs.
+var plugins = []string{"kvm", "local"}
+
+// ErrPluginMissing says that a plugin's binary is not there, which does not mend by itself.
+var ErrPluginMissing = errors.New("a plugin is missing")
+
+// AwaitNode waits until the node can take VMs with the plugins that run now; a status of an earlier agent or plugin does not count.
 func (s *Stack) AwaitNode(ctx context.Context) error {
-	var broken error
+	var missing error
 	err := Until(ctx, 2*time.Minute, "the node is ready", func() (bool, string) {
-		out, err := s.LQCtl(ctx, "node", "show", s.Name, "-o", "json")
+		ready, seen, err := s.nodeReady(ctx)
+		if errors.Is(err, ErrPluginMissing) {
+			missing = err
+			return true, seen
+		}
 		if err != nil {
 			return false, err.Error()
 		}
-		if strings.Contains(out, `"state": "missing"`) { // does not mend by itself
-			broken = errors.New("a plugin is missing")
-			return true, ""
-		}
-		return strings.Contains(out, "NODE_PHASE_READY") && strings.Count(out, `"state": "healthy"`) == 2, out
+		return ready, seen
 	})
-	return errors.Join(err, broken)
+	return errors.Join(err, missing)
+}
+
+func (s *Stack) nodeReady(ctx context.Context) (ready bool, seen string, err error) {
+	var out struct {
+		Node struct {
+			Status struct {
+				Phase   string
+				Drivers []struct{ Name, State, PID, Reason, Message string }
+			}
+		}
+	}
+	if err := s.Call(ctx, "limiquantix.compute.v1.NodeService/GetNode", map[string]string{"id": s.Name}, &out); err != nil {
+		return false, "", err
+	}
+	seen = fmt.Sprintf("%+v", out.Node.Status)
+	healthy := 0
+	for _, d := range out.Node.Status.Drivers {
+		switch pid, runs := s.Plugin(d.Name); {
+		case d.State == "missing":
+			err = fmt.Errorf("%w: the node says %s: %s", ErrPluginMissing, d.Reason, d.Message)
+		case runs != nil || d.PID != fmt.Sprint(pid):
+			return false, seen, nil // of an earlier agent
+		case d.State == "healthy":
+			healthy++
+		}
+	}
+	if err != nil {
+		return false, seen, err
+	}
+	return out.Node.Status.Phase == "NODE_PHASE_READY" && healthy == len(plugins), seen, nil
 }
 
 func (s *Stack) start(name, binary string, args ...string) error {

@@ -30,7 +30,7 @@ func main() {
 	var err error
 	switch {
 	case len(os.Args) == 2 && os.Args[1] == "check":
-		err = check()
+		err = check(dir)
 	case len(os.Args) == 2 && os.Args[1] == "up":
 		err = up(ctx, dir)
 	case len(os.Args) == 2 && os.Args[1] == "down":
@@ -46,7 +46,7 @@ func main() {
 
 // up starts what does not run and boots one more guest.
 func up(ctx context.Context, dir string) error {
-	root, err := stack.Root()
+	bin, err := binaries()
 	if err != nil {
 		return err
 	}
@@ -55,13 +55,13 @@ func up(ctx context.Context, dir string) error {
 	if err := lab.EnsurePackages(ctx, packages...); err != nil {
 		return err
 	}
-	s, err := stack.Open(ctx, stack.Options{Dir: dir, Bin: filepath.Join(root, "bin"), Name: "demo", Detached: true})
+	s, err := stack.Open(ctx, stack.Options{Dir: dir, Bin: bin, Name: "demo", Detached: true})
 	if err != nil {
 		return err
 	}
 	fmt.Println("controller, agent and libvirtd run; waiting for the node")
 	if err := s.AwaitNode(ctx); err != nil {
-		return fmt.Errorf("the node does not become ready: %w\n%s", err, nodeTrouble(ctx, s))
+		return fmt.Errorf("the node does not become ready: %w\n\"make build\" builds what is missing; \"make demo-down\" ends what runs", err)
 	}
 	for name, file := range map[string]string{"vmlinuz": s.Guest.Kernel, "initrd": s.Guest.Initrd} {
 		if _, err := s.LQCtl(ctx, "image", "import", name, "--file", file, "--format", "raw", "-q"); err != nil && !strings.Contains(err.Error(), "NAME_TAKEN") {
@@ -87,6 +87,15 @@ func up(ctx context.Context, dir string) error {
 	return nil
 }
 
+// binaries is the folder of what was built, or of what shall be shown instead.
+func binaries() (string, error) {
+	if dir := os.Getenv(stack.BinEnv); dir != "" {
+		return dir, nil
+	}
+	root, err := stack.Root()
+	return filepath.Join(root, "bin"), err
+}
+
 func showNonce(ctx context.Context, s *stack.Stack, name, nonce string) error {
 	err := stack.Until(ctx, 5*time.Minute, "the guest shows its nonce", func() (bool, string) {
 		out, err := s.LQCtl(ctx, "vm", "logs", name)
@@ -108,21 +117,6 @@ func showNonce(ctx context.Context, s *stack.Stack, name, nonce string) error {
 	}
 	fmt.Println("the nonce came back from the guest:", nonce)
 	return nil
-}
-
-// nodeTrouble is what the node says of itself.
-func nodeTrouble(ctx context.Context, s *stack.Stack) string {
-	out, err := s.LQCtl(context.WithoutCancel(ctx), "node", "show", s.Name, "-o", "yaml")
-	if err != nil {
-		return err.Error()
-	}
-	var lines []string
-	for _, l := range strings.Split(out, "\n") {
-		if strings.Contains(l, "message:") || strings.Contains(l, "reason:") {
-			lines = append(lines, strings.TrimSpace(l))
-		}
-	}
-	return strings.Join(lines, "\n")
 }
 
 // down ends everything and removes the directory.
