@@ -127,11 +127,13 @@ func (c *controller) run(ctx context.Context) (err error) {
 		}
 	})
 	c.logReady()
+	notifyReady()
 
 	select {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
+	notifyStopping()
 	drain, done := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer done()
 	var stops sync.WaitGroup
