@@ -29,6 +29,8 @@ type Options struct {
 	Name    string // node's name; default "n1"
 	// Detached lets everything outlive the process that started it; Open finds it again.
 	Detached bool
+	// Before, if set, is told libvirtd's socket and says which one the plugin shall use, so that something may stand between.
+	Before func(libvirtd string) (socket string, err error) `json:"-"`
 }
 
 // Stack is a running controller, agent and libvirtd.
@@ -121,6 +123,12 @@ func (s *Stack) up(ctx context.Context) error {
 	if err := os.WriteFile(filepath.Join(s.Dir, "token"), []byte(token), 0o600); err != nil {
 		return err
 	}
+	socket := s.Node.Socket()
+	if s.Before != nil {
+		if socket, err = s.Before(socket); err != nil {
+			return err
+		}
+	}
 	config := fmt.Sprintf(`controllers: ["127.0.0.1:%d"]
 data_dir: %[2]s/agent
 state_dir: %[2]s/state
@@ -132,7 +140,7 @@ plugins:
   - name: kvm
     config: {socket: %[5]s, accel: tcg}
   - name: local
-`, s.agentPort, s.Dir, s.Plugins, s.metricsPort, s.Node.Socket())
+`, s.agentPort, s.Dir, s.Plugins, s.metricsPort, socket)
 	if err := os.WriteFile(filepath.Join(s.Dir, "agent.yaml"), []byte(config), 0o600); err != nil {
 		return err
 	}
