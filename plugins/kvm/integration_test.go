@@ -126,10 +126,10 @@ func mark(id string) *driverv1.OwnershipMark {
 	return &driverv1.OwnershipMark{ClusterId: "c", NodeId: "n", ObjectId: id, Generation: 3, Epoch: 2}
 }
 
-// waitLog reads the console's log until it holds text.
-func (b *bench) waitLog(id, text string) string {
+// waitLog reads the console's log until it holds the texts, one behind the other.
+func (b *bench) waitLog(id string, texts ...string) string {
 	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.t.Context(), bootLimit)
+	ctx, cancel := contextWithTimeout(b.t, bootLimit)
 	defer cancel()
 	s, err := b.ReadConsoleLog(ctx, &driverv1.ReadConsoleLogRequest{DomainId: id, Follow: true})
 	var all strings.Builder
@@ -137,13 +137,23 @@ func (b *bench) waitLog(id, text string) string {
 		var r *driverv1.ReadConsoleLogResponse
 		if r, err = s.Recv(); err == nil {
 			all.Write(r.GetData())
-			if strings.Contains(all.String(), text) {
+			rest, found := all.String(), true
+			for _, text := range texts {
+				if _, rest, found = strings.Cut(rest, text); !found {
+					break
+				}
+			}
+			if found {
 				return all.String()
 			}
 		}
 	}
-	b.t.Fatalf("console never said %q: %v\n%s", text, err, all.String())
+	b.t.Fatalf("console never said %q: %v\n%s", texts, err, all.String())
 	return ""
+}
+
+func contextWithTimeout(t *testing.T, limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), limit)
 }
 
 // ok fails the test on an error and hands the answer on.

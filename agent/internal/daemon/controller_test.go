@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -217,7 +218,7 @@ func (f *fakeController) fold(o *agentv1.DesiredObject) {
 }
 
 func (f *fakeController) sync() *agentv1.WatchDesiredResponse {
-	return &agentv1.WatchDesiredResponse{Message: &agentv1.WatchDesiredResponse_Sync{Sync: &agentv1.DesiredSync{Revision: f.revision, Digest: f.digest[:]}}}
+	return &agentv1.WatchDesiredResponse{Message: &agentv1.WatchDesiredResponse_Sync{Sync: &agentv1.DesiredSync{Revision: f.revision, Digest: bytes.Clone(f.digest[:])}}}
 }
 
 func (f *fakeController) send(m *agentv1.WatchDesiredResponse) {

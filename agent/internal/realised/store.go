@@ -183,6 +183,7 @@ func (s *Store) Records(kind string) []Record {
 
 // Put keeps a record; it is on disk a little later. For what drivers could tell again.
 func (s *Store) Put(r Record) {
+	r.Attachments = slices.Clone(r.Attachments) // the caller goes on with its own
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.records[r.Key()] = r

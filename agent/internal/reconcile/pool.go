@@ -163,9 +163,10 @@ func (e *Engine) ensurePool(ctx context.Context, w *want, s *poolState, p Plugin
 	d, driver := w.obj.GetPool(), p.Name
 	id := d.GetPool().GetMeta().GetId()
 	e.mu.Lock()
-	known := s.ensured == p.Instance && s.ensured != 0 && s.version == w.obj.GetVersion()
+	told := s.ensured == p.Instance && s.ensured != 0
+	known := told && s.version == w.obj.GetVersion()
 	e.mu.Unlock()
-	if known || barred && s.ensured == p.Instance {
+	if known || barred && told {
 		err = e.call(ctx, driver, id, "GetPool", shortCall, func(ctx context.Context) error {
 			r, err := e.plugins.Storage(driver).GetPool(ctx, &driverv1.GetPoolRequest{PoolId: id})
 			pool = r.GetPool()

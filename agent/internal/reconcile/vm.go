@@ -68,7 +68,10 @@ func (e *Engine) reconcileVM(ctx context.Context, w *want) (time.Duration, strin
 		r.reportGone()
 		return never, resultOK
 	}
-	if r.s.permanent == w {
+	e.mu.Lock()
+	hopeless := r.s.permanent == w
+	e.mu.Unlock()
+	if hopeless {
 		return never, resultFailed
 	}
 	for range maxSteps {
@@ -180,7 +183,9 @@ func (r *vmRun) findDriver() error {
 			}
 		}
 	}
+	r.e.mu.Lock()
 	r.s.driver = r.driver
+	r.e.mu.Unlock()
 	_, err := r.e.pluginFor(r.driver)
 	return err
 }

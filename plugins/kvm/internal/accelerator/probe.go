@@ -48,6 +48,13 @@ func Probe(ctx context.Context, requested, qemu, dir string) Verdict {
 	return v
 }
 
+func arguments(accel, image string) []string {
+	return []string{
+		"-accel", accel, "-machine", "pc", "-m", "16", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-drive", "file=" + image + ",format=raw,if=ide",
+	}
+}
+
 func tryKVM(ctx context.Context, qemu, dir string) error {
 	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
 	if err != nil {
@@ -61,8 +68,7 @@ func tryKVM(ctx context.Context, qemu, dir string) error {
 	defer func() { _ = os.Remove(image) }()
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, qemu, "-accel", "kvm", "-machine", "pc", "-m", "16", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-device", "isa-debug-exit,iobase=0xf4,iosize=0x04", "-drive", "file="+image+",format=raw,if=ide,readonly=on")
+	cmd := exec.CommandContext(ctx, qemu, arguments("kvm", image)...)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	switch {

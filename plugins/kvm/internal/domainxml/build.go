@@ -1,133 +1,68 @@
-// Package domainxml turns a domain's spec into libvirt XML and back into what is known of it. Pure: no libvirt connection.
+// Package domainxml turns a domain's spec into libvirt XML, and reads from XML what the driver needs to know. Pure: no libvirt connection.
 package domainxml
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/xml"
 	"fmt"
-	"path/filepath"
-	"regexp"
 	"strings"
 
-	"google.golang.org/protobuf/proto"
 	"libvirt.org/go/libvirtxml"
 
-	"github.com/limiquantix/limiquantix/proto/fault"
+	"github.com/limiquantix/limiquantix/plugins/kvm/internal/mark"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
 
-// Namespace of our mark in a domain's metadata.
-const Namespace = "https://limiquantix.io/xmlns/mark/1"
+// Emulator is the QEMU that domains run.
+const Emulator = "/usr/bin/qemu-system-x86_64"
+
+// agentChannel is the channel that the agent inside a guest listens on.
+const agentChannel = "org.qemu.guest_agent.0"
 
 // Options are what the node adds to a spec.
 type Options struct {
+	Name        string // in libvirt; "" = a new one
 	Accelerator string // "kvm" or "tcg"
 	CPUModel    string // when the spec names none; "" = the accelerator's default
 	MachineType string // when the spec names none; "" = "q35"
 	Files       Files
 }
 
-// Files are the driver's own files of a domain.
-type Files struct {
-	ConsoleSocket, ConsoleLog, VNCSocket, Seed string
-}
-
-// FilesOf places a domain's files: what stays in the state directory, sockets in the runtime directory.
-func FilesOf(stateDir, runtimeDir, id string) Files {
-	return Files{
-		ConsoleSocket: filepath.Join(runtimeDir, id[:13]+".console"), VNCSocket: filepath.Join(runtimeDir, id[:13]+".vnc"),
-		ConsoleLog: filepath.Join(stateDir, "domains", id, "console.log"), Seed: filepath.Join(stateDir, "domains", id, "seed.iso"),
-	}
-}
-
-// mark is our element in a domain's metadata.
-type mark struct {
-	XMLName    xml.Name `xml:"https://limiquantix.io/xmlns/mark/1 mark"`
-	Cluster    string   `xml:"cluster,attr"`
-	Node       string   `xml:"node,attr"`
-	Object     string   `xml:"object,attr"`
-	Generation int64    `xml:"generation,attr"`
-	Epoch      int64    `xml:"epoch,attr"`
-	SpecHash   string   `xml:"spec-hash,attr"`
-}
-
-// ReadMark finds our mark in a domain's metadata; nil when there is none.
-func ReadMark(metadata string) (m *driverv1.OwnershipMark, specHash string) {
-	dec := xml.NewDecoder(strings.NewReader(metadata))
-	for {
-		tok, err := dec.Token()
-		if err != nil {
-			return nil, ""
-		}
-		start, ok := tok.(xml.StartElement)
-		if !ok || start.Name.Space != Namespace || start.Name.Local != "mark" {
-			continue
-		}
-		var v mark
-		if dec.DecodeElement(&v, &start) != nil {
-			return nil, ""
-		}
-		return &driverv1.OwnershipMark{ClusterId: v.Cluster, NodeId: v.Node, ObjectId: v.Object, Generation: v.Generation, Epoch: v.Epoch}, v.SpecHash
-	}
-}
-
-// Hash is equal for equal specs; content of secrets counts, but cannot be read back.
-func Hash(spec *driverv1.DomainSpec) string {
-	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(spec)
-	if err != nil {
-		return ""
-	}
-	s := sha256.Sum256(b)
-	return hex.EncodeToString(s[:16])
-}
-
-var notSafe = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
-
-// Name is a domain's name in libvirt: for people, and unique by the id's beginning.
-func Name(id, name string) string {
-	n := strings.Trim(notSafe.ReplaceAllString(name, "-"), "-.")
-	if len(n) > 48 {
-		n = n[:48]
-	}
-	return strings.TrimRight("lq-"+id[:8]+"-"+n, "-")
-}
-
 // Build makes a domain's definition.
-func Build(id string, m *driverv1.OwnershipMark, spec *driverv1.DomainSpec, o Options) (string, error) {
-	inner, err := xml.Marshal(mark{
-		Cluster: m.GetClusterId(), Node: m.GetNodeId(), Object: m.GetObjectId(), Generation: m.GetGeneration(), Epoch: m.GetEpoch(), SpecHash: Hash(spec),
-	})
+func Build(id string, m mark.Mark, spec *driverv1.DomainSpec, o Options) (string, error) {
+	element, err := m.Encode()
 	if err != nil {
-		return "", fmt.Errorf("encode mark: %w", err)
+		return "", err
 	}
 	machine := firstOf(spec.GetMachineType(), o.MachineType, "q35")
+	vcpus, most := spec.GetCpu().GetVcpus(), max(spec.GetCpu().GetVcpus(), spec.GetCpu().GetMaxVcpus(), 1)
 	d := &libvirtxml.Domain{
-		Type: "kvm", UUID: id, Name: Name(id, spec.GetName()), Metadata: &libvirtxml.DomainMetadata{XML: string(inner)},
-		Memory:   &libvirtxml.DomainMemory{Value: uint(spec.GetMemoryBytes() >> 10), Unit: "KiB"},
-		VCPU:     &libvirtxml.DomainVCPU{Placement: "static", Value: uint(max(spec.GetCpu().GetVcpus(), spec.GetCpu().GetMaxVcpus(), 1))},
+		Type: "kvm", UUID: id, Name: firstOf(o.Name, Name(id, spec.GetName())), Metadata: &libvirtxml.DomainMetadata{XML: element},
+		Memory:   &libvirtxml.DomainMemory{Value: uint(spec.GetMemoryBytes() >> 10), Unit: "KiB"}, //nolint:gosec // checked
+		VCPU:     &libvirtxml.DomainVCPU{Placement: "static", Value: uint(most)},
 		OS:       &libvirtxml.DomainOS{Type: &libvirtxml.DomainOSType{Arch: "x86_64", Machine: machine, Type: "hvm"}},
 		Features: &libvirtxml.DomainFeatureList{ACPI: &libvirtxml.DomainFeature{}, APIC: &libvirtxml.DomainFeatureAPIC{}},
 		Clock:    &libvirtxml.DomainClock{Offset: "utc"}, OnPoweroff: "destroy", OnReboot: "restart", OnCrash: "destroy",
 		Devices: &libvirtxml.DomainDeviceList{
-			Emulator:   "/usr/bin/qemu-system-x86_64",
+			Emulator:   Emulator,
 			MemBalloon: &libvirtxml.DomainMemBalloon{Model: "virtio", Stats: &libvirtxml.DomainMemBalloonStats{Period: 10}},
 			RNGs:       []libvirtxml.DomainRNG{{Model: "virtio", Backend: &libvirtxml.DomainRNGBackend{Random: &libvirtxml.DomainRNGBackendRandom{Device: "/dev/urandom"}}}},
-			Videos:     nil,
 		},
+	}
+	if vcpus < most {
+		d.VCPU.Current = uint(vcpus)
 	}
 	if o.Accelerator == "tcg" {
 		d.Type = "qemu"
 	}
 	d.CPU = cpu(spec.GetCpu(), o)
 	boot(d, spec.GetBoot())
-	if err := disks(d, id, spec); err != nil {
+	if err := disks(d, spec, machine, o.Files); err != nil {
 		return "", err
 	}
-	if err := interfaces(d, spec.GetInterfaces(), rootBus(machine)); err != nil {
+	if err := interfaces(d, spec.GetInterfaces(), machine); err != nil {
 		return "", err
 	}
-	extras(d, spec, o.Files)
+	channels(d, spec, o.Files)
+	controllers(d, machine)
 	out, err := d.Marshal()
 	if err != nil {
 		return "", fmt.Errorf("encode domain: %w", err)
@@ -164,141 +99,14 @@ func boot(d *libvirtxml.Domain, b *driverv1.DomainBoot) {
 	d.OS.Kernel, d.OS.Initrd, d.OS.Cmdline = b.GetKernelPath(), b.GetInitrdPath(), b.GetCmdline()
 	if b.GetFirmware() == driverv1.Firmware_FIRMWARE_UEFI {
 		d.OS.Firmware = "efi"
+		d.OS.FirmwareInfo = &libvirtxml.DomainOSFirmwareInfo{Features: []libvirtxml.DomainOSFirmwareFeature{
+			{Enabled: "no", Name: "secure-boot"}, {Enabled: "no", Name: "enrolled-keys"},
+		}}
 	}
 }
 
-func disks(d *libvirtxml.Domain, id string, spec *driverv1.DomainSpec) error {
-	letters := map[string]int{}
-	for i, disk := range spec.GetDisks() {
-		bus, prefix := "virtio", "vd"
-		switch disk.GetBus() {
-		case driverv1.DiskBus_DISK_BUS_SCSI:
-			bus, prefix = "scsi", "sd"
-		case driverv1.DiskBus_DISK_BUS_SATA:
-			bus, prefix = "sata", "sd"
-		}
-		x := libvirtxml.DomainDisk{
-			Device: "disk", Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: "raw"}, Target: &libvirtxml.DomainDiskTarget{Dev: prefix + letter(letters[prefix]), Bus: bus},
-			Alias: &libvirtxml.DomainAlias{Name: "ua-" + disk.GetDiskId()}, Serial: firstOf(disk.GetSerial(), strings.ReplaceAll(disk.GetDiskId(), "-", "")),
-		}
-		letters[prefix]++
-		if len(x.Serial) > 20 {
-			x.Serial = x.Serial[:20]
-		}
-		switch s := disk.GetSource().GetSource().(type) {
-		case *driverv1.DiskSource_File:
-			x.Source = &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: s.File.GetPath()}}
-			if s.File.GetFormat() == driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2 {
-				x.Driver.Type = "qcow2"
-			}
-		case *driverv1.DiskSource_BlockDevice:
-			x.Source = &libvirtxml.DomainDiskSource{Block: &libvirtxml.DomainDiskSourceBlock{Dev: s.BlockDevice.GetPath()}}
-			x.Driver.Cache, x.Driver.IO = "none", "native"
-		default:
-			return fault.Invalid(fault.Violation{Field: fmt.Sprintf("spec.disks[%d].source", i), Description: "this driver takes files and block devices"})
-		}
-		if disk.GetDiscard() {
-			x.Driver.Discard = "unmap"
-		}
-		if disk.GetReadOnly() {
-			x.ReadOnly = &libvirtxml.DomainDiskReadOnly{}
-		}
-		if disk.GetShared() {
-			x.Shareable = &libvirtxml.DomainDiskShareable{}
-		}
-		if o := disk.GetBootOrder(); o > 0 && spec.GetBoot().GetKernelPath() == "" {
-			x.Boot = &libvirtxml.DomainDeviceBoot{Order: uint(o)}
-		}
-		if l := disk.GetLimits(); l != nil {
-			x.IOTune = &libvirtxml.DomainDiskIOTune{TotalIopsSec: uint64(l.GetIops()), TotalBytesSec: uint64(l.GetBytesPerSecond())}
-		}
-		d.Devices.Disks = append(d.Devices.Disks, x)
-	}
-	return nil
-}
-
-func letter(n int) string {
-	if n < 26 {
-		return string(rune('a' + n))
-	}
-	return string(rune('a'+n/26-1)) + string(rune('a'+n%26))
-}
-
-// interfaces adds user-mode networks as QEMU arguments: libvirt 9's own user interfaces take no port forwards without passt.
-func interfaces(d *libvirtxml.Domain, list []*driverv1.DomainInterface, bus string) error {
-	for i, n := range list {
-		model := firstOf(n.GetModel(), "virtio")
-		switch b := n.GetBinding().GetBinding().(type) {
-		case *driverv1.InterfaceBinding_UserMode:
-			userMode(d, i, n, model, bus, b.UserMode)
-		case *driverv1.InterfaceBinding_BridgePort:
-			x := libvirtxml.DomainInterface{
-				MAC: &libvirtxml.DomainInterfaceMAC{Address: n.GetMac()}, Model: &libvirtxml.DomainInterfaceModel{Type: model},
-				Source: &libvirtxml.DomainInterfaceSource{Bridge: &libvirtxml.DomainInterfaceSourceBridge{Bridge: b.BridgePort.GetBridge()}},
-				Target: &libvirtxml.DomainInterfaceTarget{Dev: b.BridgePort.GetTapName()}, Alias: &libvirtxml.DomainAlias{Name: "ua-" + n.GetInterfaceId()},
-			}
-			if n.GetLinkDown() {
-				x.Link = &libvirtxml.DomainInterfaceLink{State: "down"}
-			}
-			d.Devices.Interfaces = append(d.Devices.Interfaces, x)
-		default:
-			return fault.Invalid(fault.Violation{Field: fmt.Sprintf("spec.interfaces[%d].binding", i), Description: "this driver takes user-mode and bridge bindings"})
-		}
-	}
-	return nil
-}
-
-func userMode(d *libvirtxml.Domain, i int, n *driverv1.DomainInterface, model, bus string, u *driverv1.UserModeBinding) {
-	netdev := fmt.Sprintf("user,id=lqnet%d", i)
-	for _, f := range u.GetForwards() {
-		netdev += fmt.Sprintf(",hostfwd=%s:%s:%d-:%d", firstOf(f.GetProtocol(), "tcp"), firstOf(f.GetHostAddress(), "127.0.0.1"), f.GetHostPort(), f.GetGuestPort())
-	}
-	dev := map[string]string{"virtio": "virtio-net-pci"}[model]
-	if dev == "" {
-		dev = model
-	}
-	if d.QEMUCommandline == nil {
-		d.QEMUCommandline = &libvirtxml.DomainQEMUCommandline{}
-	}
-	// The root bus has room high up, where libvirt places nothing by itself.
-	for _, a := range []string{"-netdev", netdev, "-device", fmt.Sprintf("%s,netdev=lqnet%d,id=lqnic%d,mac=%s,bus=%s,addr=0x%x,romfile=", dev, i, i, n.GetMac(), bus, 0x10+i)} {
-		d.QEMUCommandline.Args = append(d.QEMUCommandline.Args, libvirtxml.DomainQEMUCommandlineArg{Value: a})
-	}
-}
-
-// rootBus is what QEMU calls a machine's first PCI bus.
-func rootBus(machine string) string {
-	if machine == "pc" || strings.HasPrefix(machine, "pc-i440fx") {
-		return "pci.0"
-	}
-	return "pcie.0"
-}
-
-// DeviceIDs finds the disk and interface ids behind a definition's target devices, for example "vda".
-func DeviceIDs(definition string) (map[string]string, error) {
-	var d libvirtxml.Domain
-	if err := d.Unmarshal(definition); err != nil {
-		return nil, fmt.Errorf("read definition: %w", err)
-	}
-	out := map[string]string{}
-	if d.Devices == nil {
-		return out, nil
-	}
-	for _, disk := range d.Devices.Disks {
-		if disk.Alias != nil && disk.Target != nil {
-			out[disk.Target.Dev] = strings.TrimPrefix(disk.Alias.Name, "ua-")
-		}
-	}
-	for _, n := range d.Devices.Interfaces {
-		if n.Alias != nil && n.Target != nil {
-			out[n.Target.Dev] = strings.TrimPrefix(n.Alias.Name, "ua-")
-		}
-	}
-	return out, nil
-}
-
-// extras adds console, guest agent, VNC and seed.
-func extras(d *libvirtxml.Domain, spec *driverv1.DomainSpec, f Files) {
+// channels adds console, guest agent and VNC.
+func channels(d *libvirtxml.Domain, spec *driverv1.DomainSpec, f Files) {
 	if spec.GetSerialConsole() {
 		zero := uint(0)
 		d.Devices.Serials = []libvirtxml.DomainSerial{{
@@ -309,29 +117,46 @@ func extras(d *libvirtxml.Domain, spec *driverv1.DomainSpec, f Files) {
 	if spec.GetGuestAgent() {
 		d.Devices.Channels = []libvirtxml.DomainChannel{{
 			Source: &libvirtxml.DomainChardevSource{UNIX: &libvirtxml.DomainChardevSourceUNIX{Mode: "bind"}},
-			Target: &libvirtxml.DomainChannelTarget{VirtIO: &libvirtxml.DomainChannelTargetVirtIO{Name: "org.qemu.guest_agent.0"}},
+			Target: &libvirtxml.DomainChannelTarget{VirtIO: &libvirtxml.DomainChannelTargetVirtIO{Name: agentChannel}},
 		}}
 	}
 	if spec.GetVnc() {
+		// QEMU itself makes this socket, as a user that may write in libvirt's own folder of the domain only.
 		d.Devices.Graphics = []libvirtxml.DomainGraphic{{VNC: &libvirtxml.DomainGraphicVNC{
-			Listeners: []libvirtxml.DomainGraphicListener{{Socket: &libvirtxml.DomainGraphicListenerSocket{Socket: f.VNCSocket}}},
+			Listeners: []libvirtxml.DomainGraphicListener{{Socket: &libvirtxml.DomainGraphicListenerSocket{}}},
 		}}}
 		d.Devices.Videos = []libvirtxml.DomainVideo{{Model: libvirtxml.DomainVideoModel{Type: "vga"}}}
 	}
-	if spec.GetCloudInit() != nil {
-		d.Devices.Disks = append(d.Devices.Disks, libvirtxml.DomainDisk{
-			Device: "cdrom", Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: "raw"}, ReadOnly: &libvirtxml.DomainDiskReadOnly{},
-			Source: &libvirtxml.DomainDiskSource{File: &libvirtxml.DomainDiskSourceFile{File: f.Seed}},
-			Target: &libvirtxml.DomainDiskTarget{Dev: "sdz", Bus: "sata"},
-		})
+}
+
+// spareSlots is how many devices can be plugged into a running PCI Express guest.
+const spareSlots = 4
+
+// controllers adds what libvirt would choose otherwise, or not at all: the SCSI controller, and on PCI Express a port for each device and some to spare.
+func controllers(d *libvirtxml.Domain, machine string) {
+	devices, scsi := 3, false // balloon, random numbers, USB controller
+	for _, disk := range d.Devices.Disks {
+		switch disk.Target.Bus {
+		case "virtio":
+			devices++
+		case "scsi":
+			scsi = true
+		}
+	}
+	if scsi {
+		devices++
+		zero := uint(0)
+		d.Devices.Controllers = append(d.Devices.Controllers, libvirtxml.DomainController{Type: "scsi", Index: &zero, Model: "virtio-scsi"})
+	}
+	devices += len(d.Devices.Interfaces) + len(d.Devices.Channels)
+	if !express(machine) {
+		return
+	}
+	for i := range devices + spareSlots {
+		index := uint(i + 1) //nolint:gosec // small
+		d.Devices.Controllers = append(d.Devices.Controllers, libvirtxml.DomainController{Type: "pci", Index: &index, Model: "pcie-root-port"})
 	}
 }
 
-func firstOf(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
-}
+// express reports whether a machine has PCI Express.
+func express(machine string) bool { return machine == "q35" || strings.HasPrefix(machine, "pc-q35-") }

@@ -8,8 +8,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/limiquantix/limiquantix/plugins/kvm/internal/mark"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
@@ -68,6 +70,12 @@ func TestGolden(t *testing.T) {
 			s.Boot = &driverv1.DomainBoot{Firmware: driverv1.Firmware_FIRMWARE_UEFI}
 			return s
 		}},
+		{"pc-scsi", "tcg", func() *driverv1.DomainSpec {
+			s := full()
+			s.MachineType, s.Cpu.MaxVcpus, s.Cpu.Vcpus, s.Cpu.Model = "pc", 4, 2, "Haswell"
+			s.Disks[1].Bus, s.Interfaces[0].Binding.GetBridgePort().Mtu = driverv1.DiskBus_DISK_BUS_SCSI, 1400
+			return s
+		}},
 		{"user-network", "tcg", func() *driverv1.DomainSpec {
 			s := small()
 			s.Interfaces = []*driverv1.DomainInterface{{InterfaceId: nicA, Mac: "52:54:00:00:00:01", Binding: &driverv1.InterfaceBinding{
@@ -77,7 +85,7 @@ func TestGolden(t *testing.T) {
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			got, err := Build(id, testMark, tc.spec(), Options{Accelerator: tc.accel, Files: FilesOf("/state", "/run/lq", id)})
+			got, err := Build(id, mark.Of(testMark, tc.spec()), tc.spec(), Options{Accelerator: tc.accel, Files: FilesOf("/state", "/run/lq", id)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,38 +109,83 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// What the mark says can be read back; a foreign domain has none.
-func TestMarkIsReadBack(t *testing.T) {
-	text, err := Build(id, testMark, small(), Options{Accelerator: "tcg"})
+// What a definition says of its domain can be read back; a foreign one has no mark.
+func TestReadBack(t *testing.T) {
+	files := FilesOf("/state", "/run/lq", id)
+	text, err := Build(id, mark.Of(testMark, full()), full(), Options{Accelerator: "tcg", Files: files})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, hash := ReadMark(text)
-	if !proto.Equal(m, testMark) || hash != Hash(small()) {
-		t.Errorf("got %v %s", m, hash)
+	f, err := Read(text)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, foreign := range []string{"", "<domain/>", "<domain><metadata><mark cluster='cl' node='no'/></metadata></domain>", "<broken"} {
-		if m, _ := ReadMark(foreign); m != nil {
-			t.Errorf("%q has mark %v", foreign, m)
+	want := mark.Of(testMark, full())
+	if f.Mark == nil || !proto.Equal(f.Mark.Ownership(), testMark) || f.Mark.Hash() != want.Hash() || f.Mark.Running() != want.Running() {
+		t.Errorf("mark: %+v, want %+v", f.Mark, want)
+	}
+	f.Mark = nil
+	if diff := cmp.Diff(f, &Facts{
+		Type: "qemu", Name: "lq-3c1a4f5e6a7b-web-1", Machine: "q35", ConsoleSocket: files.ConsoleSocket, ConsoleLog: files.ConsoleLog,
+		Disks: []Device{{ID: diskA, Target: "vda", LinkUp: true}, {ID: diskB, Target: "sda", LinkUp: true}}, Interfaces: []Device{{ID: nicA, Target: "lq-tap0"}},
+		Targets: map[string]bool{"vda": true, "sda": true, "sdb": true},
+	}); diff != "" {
+		t.Error(diff)
+	}
+	for _, foreign := range []string{"<domain/>", "<domain><metadata><mark cluster='cl' node='no'/></metadata></domain>", "<domain><metadata><x><mark xmlns='" + mark.Namespace + "' cluster='cl'/></x></metadata></domain>"} {
+		if f, err := Read(foreign); err != nil || f.Mark != nil {
+			t.Errorf("%q has mark %v, %v", foreign, f, err)
 		}
 	}
-	if Hash(small()) == Hash(full()) {
-		t.Error("different specs have one hash")
+	if _, err := Read("<broken"); err == nil {
+		t.Error("broken XML is read")
 	}
 }
 
-func TestNamesAreSafe(t *testing.T) {
-	for in, want := range map[string]string{"web": "lq-0f6b1d52-web", "../../etc": "lq-0f6b1d52-etc", "": "lq-0f6b1d52", "ü<&>": "lq-0f6b1d52", strings.Repeat("x", 128): "lq-0f6b1d52-" + strings.Repeat("x", 48)} {
-		if got := Name(id, in); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
+// A running domain's XML, as libvirt writes it.
+func TestReadRunning(t *testing.T) {
+	f, err := Read(`<domain type='kvm' id='3'><name>n</name><metadata><lq:mark xmlns:lq='` + mark.Namespace + `' cluster='c'><lq:device kind='disk' id='d' hash='h'/></lq:mark></metadata><devices>
+<controller type='scsi'/><interface><target dev='t1'/><link state='down'/><alias name='ua-i'/></interface><interface><target dev='vnet0'/><alias name='net1'/></interface>
+<channel><target type='virtio' name='org.qemu.guest_agent.0' state='connected'/></channel><graphics><listen type='socket' socket='/x/vnc.sock'/></graphics></devices></domain>`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !f.AgentConnected || f.VNCSocket != "/x/vnc.sock" || !f.SCSI || len(f.Interfaces) != 1 || f.Interfaces[0] != (Device{ID: "i", Target: "t1"}) ||
+		f.Mark == nil || len(f.Mark.Devices) != 1 || f.Mark.Devices[0] != (mark.Device{Kind: "disk", ID: "d", Hash: "h"}) {
+		t.Errorf("%+v %+v", f, f.Mark)
+	}
+}
+
+// Names are safe in paths, and differ even for domains of one name that are made within a minute: their ids begin alike.
+func TestNamesAreSafeAndUnique(t *testing.T) {
+	for in, want := range map[string]string{"web": "-web", "../../etc": "-etc", "": "", "ü<&>": "", strings.Repeat("x", 128): "-" + strings.Repeat("x", 48)} {
+		if got := Name(id, in); got != "lq-3c1a4f5e6a7b"+want {
+			t.Errorf("%q: %q", in, got)
 		}
+	}
+	const a, b = "01a2099f-a798-7b00-aebf-2c16599758d4", "01a2099f-a798-7b00-9ebf-6a7813d7166c"
+	if Name(a, "web") == Name(b, "web") || FilesOf("/s", "/r", a).ConsoleSocket == FilesOf("/s", "/r", b).ConsoleSocket {
+		t.Error("two domains share a name or a socket")
+	}
+	if f := FilesOf("/s", "/r", a); len(f.ConsoleSocket) != len("/r")+SocketNameBytes {
+		t.Errorf("%s has not the length that is reckoned with", f.ConsoleSocket)
+	}
+}
+
+func TestTargets(t *testing.T) {
+	used := map[string]bool{}
+	for range 27 {
+		used[FreeTarget(0, used)] = true
+	}
+	if !used["vda"] || !used["vdz"] || !used["vdaa"] || FreeTarget(driverv1.DiskBus_DISK_BUS_SCSI, used) != "sda" {
+		t.Error(used)
 	}
 }
 
 func TestUnknownSourcesAreRefused(t *testing.T) {
 	s := small()
 	s.Disks = []*driverv1.DomainDisk{{DiskId: diskA, Source: &driverv1.DiskSource{Source: &driverv1.DiskSource_Rbd{Rbd: &driverv1.RbdSource{}}}}}
-	if _, err := Build(id, testMark, s, Options{}); !fault.Is(err, metav1.Reason_REASON_INVALID_FIELD) {
+	if _, err := Build(id, mark.Of(testMark, s), s, Options{}); !fault.Is(err, metav1.Reason_REASON_INVALID_FIELD) {
 		t.Error(err)
 	}
 }

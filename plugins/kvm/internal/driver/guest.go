@@ -7,6 +7,7 @@ import (
 
 	"github.com/digitalocean/go-libvirt"
 
+	"github.com/limiquantix/limiquantix/plugins/kvm/internal/connection"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
@@ -15,25 +16,24 @@ import (
 // agentSeconds is how long one command to the agent inside a guest may take.
 const agentSeconds = 5
 
-// GetGuestInfo asks the agent inside the guest.
+// GetGuestInfo asks the agent inside the guest. What an older agent does not know stays empty.
 func (d *Driver) GetGuestInfo(ctx context.Context, req *driverv1.GetGuestInfoRequest) (*driverv1.GetGuestInfoResponse, error) {
 	if err := checkID(req.GetDomainId()); err != nil {
 		return nil, err
 	}
 	s := d.setting()
-	have, dom, err := d.find(ctx, s, req.GetDomainId())
+	have, err := s.withAgent(ctx, req.GetDomainId())
 	if err != nil {
 		return nil, err
 	}
-	if have.GetState() != driverv1.DomainState_DOMAIN_STATE_RUNNING || !have.GetGuestAgentConnected() {
-		return nil, fault.New(metav1.Reason_REASON_GUEST_AGENT_UNAVAILABLE, "the agent inside domain %s is not connected", req.GetDomainId()).WithRemedy("install and start qemu-guest-agent in the guest")
-	}
 	var (
-		info struct{ Version string }
+		info struct {
+			Version string `json:"version"`
+		}
 		host struct {
 			Name string `json:"host-name"`
 		}
-		osinfo struct {
+		system struct {
 			Pretty string `json:"pretty-name"`
 			Kernel string `json:"kernel-release"`
 		}
@@ -46,12 +46,16 @@ func (d *Driver) GetGuestInfo(ctx context.Context, req *driverv1.GetGuestInfoReq
 			} `json:"ip-addresses"`
 		}
 	)
-	for cmd, into := range map[string]any{"guest-info": &info, "guest-get-host-name": &host, "guest-get-osinfo": &osinfo, "guest-network-get-interfaces": &nics} {
-		if err := s.agent(ctx, dom, cmd, into); err != nil {
+	for _, ask := range []struct {
+		command string
+		into    any
+		must    bool
+	}{{"guest-info", &info, true}, {"guest-get-host-name", &host, false}, {"guest-get-osinfo", &system, false}, {"guest-network-get-interfaces", &nics, false}} {
+		if err := s.ask(ctx, have, ask.command, ask.into); err != nil && (ask.must || ctx.Err() != nil) {
 			return nil, err
 		}
 	}
-	out := &driverv1.GetGuestInfoResponse{Hostname: host.Name, OsName: osinfo.Pretty, KernelRelease: osinfo.Kernel, AgentVersion: info.Version}
+	out := &driverv1.GetGuestInfoResponse{Hostname: host.Name, OsName: system.Pretty, KernelRelease: system.Kernel, AgentVersion: info.Version}
 	for _, n := range nics {
 		g := &driverv1.GuestInterface{Name: n.Name, Mac: n.MAC}
 		for _, a := range n.Addresses {
@@ -62,24 +66,39 @@ func (d *Driver) GetGuestInfo(ctx context.Context, req *driverv1.GetGuestInfoReq
 	return out, nil
 }
 
-func (s setting) agent(ctx context.Context, dom libvirt.Domain, cmd string, into any) error {
-	var answer libvirt.OptString
-	err := s.conn.Do(ctx, cmd, func(l *libvirt.Libvirt) error {
-		a, err := l.QEMUDomainAgentCommand(dom, `{"execute":"`+cmd+`"}`, agentSeconds, 0)
-		answer = a
+// withAgent reads a running domain whose guest's agent is connected.
+func (s setting) withAgent(ctx context.Context, id string) (*domain, error) {
+	have, err := s.find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if have.GetState() != driverv1.DomainState_DOMAIN_STATE_RUNNING || !have.GetGuestAgentConnected() {
+		return nil, fault.New(metav1.Reason_REASON_GUEST_AGENT_UNAVAILABLE, "the agent inside domain %s is not connected", id).WithRemedy("install and start qemu-guest-agent in the guest")
+	}
+	return have, nil
+}
+
+func (s setting) ask(ctx context.Context, have *domain, command string, into any) error {
+	question, err := json.Marshal(map[string]string{"execute": command})
+	if err != nil {
 		return err
+	}
+	answer, err := connection.Alone(ctx, s.conn, command, func(l *libvirt.Libvirt) (libvirt.OptString, error) {
+		return l.QEMUDomainAgentCommand(have.lv, string(question), agentSeconds, 0)
 	})
 	if err != nil {
 		return err
 	}
-	if len(answer) == 0 {
-		return fault.New(metav1.Reason_REASON_GUEST_AGENT_UNAVAILABLE, "%s: no answer", cmd)
-	}
 	wrapped := struct {
 		Return any `json:"return"`
 	}{into}
-	if err := json.Unmarshal([]byte(answer[0]), &wrapped); err != nil {
-		return fault.New(metav1.Reason_REASON_GUEST_AGENT_UNAVAILABLE, "%s: %w", cmd, err)
+	if len(answer) == 0 {
+		err = fmt.Errorf("no answer")
+	} else {
+		err = json.Unmarshal([]byte(answer[0]), &wrapped)
+	}
+	if err != nil {
+		return fault.New(metav1.Reason_REASON_GUEST_AGENT_UNAVAILABLE, "%s in domain %s: %w", command, have.GetDomainId(), err)
 	}
 	return nil
 }

@@ -3,82 +3,252 @@ package driver
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
+	"github.com/limiquantix/limiquantix/plugins/kvm/internal/domainxml"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+)
+
+var (
+	machineType  = regexp.MustCompile(`^(pc|q35|pc-(q35|i440fx)-[0-9]+(\.[0-9]+)+)$`)
+	plainWord    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
+	feature      = regexp.MustCompile(`^[+-][a-z0-9][a-z0-9._-]{0,63}$`)
+	serialNumber = regexp.MustCompile(`^[A-Za-z0-9_-]{0,20}$`)
+	deviceName   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$`)
+)
+
+const (
+	machineWanted = `must be "q35", "pc" or one of their versions, for example "pc-q35-7.2"`
+	vcpusMost     = 255
 )
 
 // ValidateDomain says what is wrong with a spec, without any effect.
 func (d *Driver) ValidateDomain(_ context.Context, req *driverv1.ValidateDomainRequest) (*driverv1.ValidateDomainResponse, error) {
 	out := &driverv1.ValidateDomainResponse{}
-	if err := checkID(req.GetDomainId()); err != nil {
-		out.Violations = append(out.Violations, &driverv1.FieldViolation{Field: "domain_id", Description: err.Error()})
+	if !uuid.MatchString(req.GetDomainId()) {
+		out.Violations = append(out.Violations, &driverv1.FieldViolation{Field: "domain_id", Description: "must be a UUID in lower case"})
 	}
-	for _, v := range check(req.GetSpec()) {
+	for _, v := range d.setting().check(req.GetSpec()) {
 		out.Violations = append(out.Violations, &driverv1.FieldViolation{Field: v.Field, Description: v.Description})
 	}
 	return out, nil
 }
 
-func check(s *driverv1.DomainSpec) (out []fault.Violation) {
-	bad := func(field, format string, args ...any) {
-		out = append(out, fault.Violation{Field: "spec." + field, Description: fmt.Sprintf(format, args...)})
+// violations collects what is wrong with a request.
+type violations struct{ list []fault.Violation }
+
+func (v *violations) bad(field, format string, args ...any) {
+	v.list = append(v.list, fault.Violation{Field: field, Description: fmt.Sprintf(format, args...)})
+}
+
+func (v *violations) err() error {
+	if len(v.list) == 0 {
+		return nil
 	}
-	if s == nil {
-		return []fault.Violation{{Field: "spec", Description: "is required"}}
+	return fault.Invalid(v.list...)
+}
+
+// check finds what is wrong with a spec on this node.
+func (s setting) check(spec *driverv1.DomainSpec) []fault.Violation {
+	v := &violations{}
+	if spec == nil {
+		v.bad("spec", "is required")
+		return v.list
 	}
-	if n := s.GetCpu().GetVcpus(); n < 1 {
-		bad("cpu.vcpus", "must be at least 1")
+	v.cpu(spec.GetCpu())
+	if m := firstOf(spec.GetCpu().GetModel(), s.cfg.CPUModel); m == "host-passthrough" && s.verdict.Accelerator == "tcg" {
+		v.bad("spec.cpu.model", "host-passthrough needs KVM; this node emulates: %s", s.verdict.Reason)
 	}
-	if c := s.GetCpu(); c.GetSockets() != 0 || c.GetCores() != 0 || c.GetThreads() != 0 {
-		if c.GetSockets()*c.GetCores()*c.GetThreads() != max(c.GetVcpus(), c.GetMaxVcpus()) {
-			bad("cpu", "sockets x cores x threads must equal max_vcpus")
+	if m := spec.GetMemoryBytes(); m < 1<<20 || m%(1<<20) != 0 {
+		v.bad("spec.memory_bytes", "must be a multiple of 1 MiB")
+	}
+	if m := spec.GetMaxMemoryBytes(); m != 0 && m != spec.GetMemoryBytes() {
+		v.bad("spec.max_memory_bytes", "memory hotplug is not offered by this driver")
+	}
+	if m := spec.GetMachineType(); m != "" && !machineType.MatchString(m) {
+		v.bad("spec.machine_type", machineWanted)
+	}
+	v.boot(spec.GetBoot())
+	if f := spec.GetBoot().GetFirmware(); f == driverv1.Firmware_FIRMWARE_UEFI && !s.uefi {
+		v.bad("spec.boot.firmware", "this node has no UEFI firmware; install the package ovmf")
+	}
+	v.devices(spec)
+	return v.list
+}
+
+func firstOf(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func (v *violations) cpu(c *driverv1.DomainCpu) {
+	most := max(c.GetVcpus(), c.GetMaxVcpus())
+	if c.GetVcpus() < 1 || c.GetVcpus() > vcpusMost {
+		v.bad("spec.cpu.vcpus", "must be 1 to %d", vcpusMost)
+	}
+	if m := c.GetMaxVcpus(); m != 0 && (m < c.GetVcpus() || m > vcpusMost) {
+		v.bad("spec.cpu.max_vcpus", "must be vcpus to %d, or 0", vcpusMost)
+	}
+	sockets, cores, threads := int64(c.GetSockets()), int64(c.GetCores()), int64(c.GetThreads())
+	if sockets != 0 || cores != 0 || threads != 0 {
+		if min(sockets, cores, threads) < 1 || max(sockets, cores, threads) > vcpusMost || sockets*cores*threads != int64(most) {
+			v.bad("spec.cpu", "sockets x cores x threads must equal max_vcpus")
 		}
 	}
-	if m := s.GetMemoryBytes(); m < 1<<20 || m%(1<<20) != 0 {
-		bad("memory_bytes", "must be a multiple of 1 MiB")
+	if m := c.GetModel(); m != "" && !plainWord.MatchString(m) {
+		v.bad("spec.cpu.model", `must be "host-passthrough", "host-model" or a model of QEMU`)
 	}
-	if m := s.GetMaxMemoryBytes(); m != 0 && m != s.GetMemoryBytes() {
-		bad("max_memory_bytes", "memory hotplug is not offered by this driver")
+	for i, f := range c.GetFeatures() {
+		if !feature.MatchString(f) {
+			v.bad(fmt.Sprintf("spec.cpu.features[%d]", i), `must be "+" or "-" and the name of a CPU feature`)
+		}
 	}
-	for field, path := range map[string]string{"boot.kernel_path": s.GetBoot().GetKernelPath(), "boot.initrd_path": s.GetBoot().GetInitrdPath()} {
-		if path == "" {
+}
+
+func (v *violations) boot(b *driverv1.DomainBoot) {
+	for _, f := range []struct{ field, path string }{{"spec.boot.kernel_path", b.GetKernelPath()}, {"spec.boot.initrd_path", b.GetInitrdPath()}} {
+		if f.path == "" {
 			continue
 		}
-		if !filepath.IsAbs(path) {
-			bad(field, "must be absolute")
-		} else if _, err := os.Stat(path); err != nil {
-			bad(field, "cannot be read: %v", err)
+		if !v.path(f.field, f.path) {
+			continue
+		}
+		if _, err := os.Stat(f.path); err != nil {
+			v.bad(f.field, "cannot be read: %v", err)
 		}
 	}
-	if s.GetBoot().GetKernelPath() == "" && (s.GetBoot().GetInitrdPath() != "" || s.GetBoot().GetCmdline() != "") {
-		bad("boot.kernel_path", "is required with initrd_path or cmdline")
+	if b.GetKernelPath() == "" && (b.GetInitrdPath() != "" || b.GetCmdline() != "") {
+		v.bad("spec.boot.kernel_path", "is required with initrd_path or cmdline")
 	}
-	if strings.ContainsFunc(s.GetBoot().GetCmdline(), func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		bad("boot.cmdline", "must hold no control characters")
+	if strings.ContainsFunc(b.GetCmdline(), control) {
+		v.bad("spec.boot.cmdline", "must hold no control characters")
 	}
-	ids := map[string]bool{}
-	for i, disk := range s.GetDisks() {
-		if checkID(disk.GetDiskId()) != nil || ids[disk.GetDiskId()] {
-			bad(fmt.Sprintf("disks[%d].disk_id", i), "must be a UUID in lower case, used once")
+}
+
+func control(r rune) bool { return r < ' ' || r == 0x7f }
+
+func (v *violations) path(field, path string) bool {
+	if !filepath.IsAbs(path) || strings.ContainsFunc(path, control) {
+		v.bad(field, "must be an absolute path")
+		return false
+	}
+	return true
+}
+
+// devices checks disks and interfaces, each and together.
+func (v *violations) devices(spec *driverv1.DomainSpec) {
+	ids, orders, users := map[string]bool{}, map[int32]bool{}, 0
+	for i, disk := range spec.GetDisks() {
+		field := fmt.Sprintf("spec.disks[%d]", i)
+		v.disk(field, disk)
+		if ids[disk.GetDiskId()] {
+			v.bad(field+".disk_id", "is used twice")
 		}
-		ids[disk.GetDiskId()] = true
-	}
-	for i, n := range s.GetInterfaces() {
-		if m := n.GetModel(); m != "" && m != "virtio" && m != "e1000e" {
-			bad(fmt.Sprintf("interfaces[%d].model", i), `must be "virtio" or "e1000e"`)
+		if o := disk.GetBootOrder(); o > 0 && orders[o] {
+			v.bad(field+".boot_order", "is used twice")
 		}
-		for j, f := range n.GetBinding().GetUserMode().GetForwards() {
-			if p := f.GetProtocol(); p != "" && p != "tcp" && p != "udp" {
-				bad(fmt.Sprintf("interfaces[%d].binding.user_mode.forwards[%d].protocol", i, j), `must be "tcp" or "udp"`)
-			}
-			if strings.ContainsAny(f.GetHostAddress(), ",:-= ") {
-				bad(fmt.Sprintf("interfaces[%d].binding.user_mode.forwards[%d].host_address", i, j), "must be an IPv4 address")
-			}
+		ids[disk.GetDiskId()], orders[disk.GetBootOrder()] = true, true
+	}
+	clear(ids)
+	for i, n := range spec.GetInterfaces() {
+		field := fmt.Sprintf("spec.interfaces[%d]", i)
+		v.nic(field, n)
+		if ids[n.GetInterfaceId()] {
+			v.bad(field+".interface_id", "is used twice")
+		}
+		ids[n.GetInterfaceId()] = true
+		if n.GetBinding().GetUserMode() != nil {
+			users++
 		}
 	}
-	return out
+	if users > domainxml.UserNetworksMost {
+		v.bad("spec.interfaces", "at most %d user-mode networks", domainxml.UserNetworksMost)
+	}
+}
+
+func (v *violations) disk(field string, d *driverv1.DomainDisk) {
+	if !uuid.MatchString(d.GetDiskId()) {
+		v.bad(field+".disk_id", "must be a UUID in lower case")
+	}
+	if !serialNumber.MatchString(d.GetSerial()) {
+		v.bad(field+".serial", "must have at most 20 of A-Z a-z 0-9 '-' '_'")
+	}
+	if d.GetBootOrder() < 0 {
+		v.bad(field+".boot_order", "must not be negative")
+	}
+	if _, known := driverv1.DiskBus_name[int32(d.GetBus())]; !known {
+		v.bad(field+".bus", "is unknown")
+	}
+	if l := d.GetLimits(); l.GetIops() < 0 || l.GetBytesPerSecond() < 0 {
+		v.bad(field+".limits", "must not be negative")
+	}
+	switch s := d.GetSource().GetSource().(type) {
+	case *driverv1.DiskSource_File:
+		v.path(field+".source.file.path", s.File.GetPath())
+		if f := s.File.GetFormat(); f != driverv1.VolumeFormat_VOLUME_FORMAT_RAW && f != driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2 {
+			v.bad(field+".source.file.format", "must be RAW or QCOW2: formats are never guessed")
+		}
+	case *driverv1.DiskSource_BlockDevice:
+		v.path(field+".source.block_device.path", s.BlockDevice.GetPath())
+	default:
+		v.bad(field+".source", "this driver takes files and block devices")
+	}
+}
+
+func (v *violations) nic(field string, n *driverv1.DomainInterface) {
+	if !uuid.MatchString(n.GetInterfaceId()) {
+		v.bad(field+".interface_id", "must be a UUID in lower case")
+	}
+	mac, err := net.ParseMAC(n.GetMac())
+	if err != nil || len(mac) != 6 || mac.String() != n.GetMac() || mac[0]&1 != 0 {
+		v.bad(field+".mac", "must be the address of one card, lower case with colons")
+	}
+	if m := n.GetModel(); m != "" && m != "virtio" && m != "e1000e" {
+		v.bad(field+".model", `must be "virtio" or "e1000e"`)
+	}
+	switch b := n.GetBinding().GetBinding().(type) {
+	case *driverv1.InterfaceBinding_BridgePort:
+		if !deviceName.MatchString(b.BridgePort.GetBridge()) {
+			v.bad(field+".binding.bridge_port.bridge", "must be the name of a device, at most 15 characters")
+		}
+		if t := b.BridgePort.GetTapName(); !deviceName.MatchString(t) || strings.HasPrefix(t, "vnet") {
+			v.bad(field+".binding.bridge_port.tap_name", `must be the name of a device, at most 15 characters; libvirt keeps "vnet" for itself`)
+		}
+	case *driverv1.InterfaceBinding_UserMode:
+		if n.GetLinkDown() {
+			v.bad(field+".link_down", "a user-mode network is always up")
+		}
+		for i, f := range b.UserMode.GetForwards() {
+			v.forward(fmt.Sprintf("%s.binding.user_mode.forwards[%d]", field, i), f)
+		}
+	default:
+		v.bad(field+".binding", "this driver takes user-mode and bridge bindings")
+	}
+}
+
+func (v *violations) forward(field string, f *driverv1.PortForward) {
+	if p := f.GetProtocol(); p != "" && p != "tcp" && p != "udp" {
+		v.bad(field+".protocol", `must be "tcp" or "udp"`)
+	}
+	if a := f.GetHostAddress(); a != "" {
+		if ip, err := netip.ParseAddr(a); err != nil || !ip.Is4() || ip.String() != a {
+			v.bad(field+".host_address", "must be an IPv4 address")
+		}
+	}
+	for _, p := range []struct {
+		name  string
+		value uint32
+	}{{"host_port", f.GetHostPort()}, {"guest_port", f.GetGuestPort()}} {
+		if p.value < 1 || p.value > 65535 {
+			v.bad(field+"."+p.name, "must be 1 to 65535")
+		}
+	}
 }

@@ -1,23 +1,36 @@
-// Package seed makes NoCloud seed media: an ISO 9660 image labelled cidata.
+// Package seed makes NoCloud seed media: an ISO 9660 image labelled cidata. Equal documents make equal images.
 package seed
 
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"time"
 
-	"github.com/diskfs/go-diskfs"
-	"github.com/diskfs/go-diskfs/disk"
-	"github.com/diskfs/go-diskfs/filesystem"
+	"github.com/diskfs/go-diskfs/backend/file"
 	"github.com/diskfs/go-diskfs/filesystem/iso9660"
 
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
 
-// Write makes the medium at path, whole or not at all.
+const (
+	label = "cidata"
+	block = 2048
+)
+
+// epoch is the time that all in the image carries.
+var epoch = time.Unix(0, 0).UTC()
+
+// Write makes the medium at path, whole or not at all. Only its owner can read it: user-data may hold passwords.
 func Write(path string, s *driverv1.CloudInitSeed) error {
-	tmp := path + ".new"
-	_ = os.Remove(tmp)
-	if err := write(tmp, s); err != nil {
+	tmp, work := path+".new", path+".work"
+	defer func() { _ = os.RemoveAll(work) }()
+	for _, old := range []string{tmp, work} { // of a plugin that was killed
+		if err := os.RemoveAll(old); err != nil {
+			return fmt.Errorf("make cloud-init seed: %w", err)
+		}
+	}
+	if err := write(tmp, work, s); err != nil {
 		_ = os.Remove(tmp)
 		return fmt.Errorf("make cloud-init seed: %w", err)
 	}
@@ -27,43 +40,37 @@ func Write(path string, s *driverv1.CloudInitSeed) error {
 	return nil
 }
 
-func write(path string, s *driverv1.CloudInitSeed) error {
-	files := map[string][]byte{"/meta-data": s.GetMetaData(), "/user-data": s.GetUserData()}
+func write(path, work string, s *driverv1.CloudInitSeed) error {
+	documents := map[string][]byte{"meta-data": s.GetMetaData(), "user-data": s.GetUserData()}
 	if len(s.GetNetworkConfig()) > 0 {
-		files["/network-config"] = s.GetNetworkConfig()
+		documents["network-config"] = s.GetNetworkConfig()
 	}
-	size := int64(1 << 20)
-	for _, b := range files {
-		size += int64(len(b))
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return err
 	}
-	d, err := diskfs.Create(path, (size+2047)/2048*2048, diskfs.SectorSizeDefault)
+	for name, content := range documents {
+		name = filepath.Join(work, name)
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			return err
+		}
+		if err := os.Chtimes(name, epoch, epoch); err != nil {
+			return err
+		}
+	}
+	if err := os.Chtimes(work, epoch, epoch); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = d.Close() }()
-	if err := os.Chmod(path, 0o600); err != nil {
-		return err
-	}
-	d.LogicalBlocksize = 2048
-	fs, err := d.CreateFilesystem(disk.FilesystemSpec{Partition: 0, FSType: filesystem.TypeISO9660, VolumeLabel: "cidata"})
+	defer func() { _ = f.Close() }()
+	iso, err := iso9660.Create(file.New(f, false), 0, 0, block, work)
 	if err != nil {
 		return err
 	}
-	for name, content := range files {
-		f, err := fs.OpenFile(name, os.O_CREATE|os.O_RDWR)
-		if err != nil {
-			return err
-		}
-		if _, err := f.Write(content); err != nil {
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
+	if err := iso.Finalize(iso9660.FinalizeOptions{RockRidge: true, VolumeIdentifier: label}); err != nil {
+		return err
 	}
-	iso, ok := fs.(*iso9660.FileSystem)
-	if !ok {
-		return fmt.Errorf("unexpected file system %T", fs)
-	}
-	return iso.Finalize(iso9660.FinalizeOptions{RockRidge: true, VolumeIdentifier: "cidata"})
+	return timeless(f)
 }

@@ -1,0 +1,155 @@
+package driver
+
+import (
+	"context"
+	"time"
+
+	"github.com/digitalocean/go-libvirt"
+
+	"github.com/limiquantix/limiquantix/plugins/kvm/internal/connection"
+	"github.com/limiquantix/limiquantix/plugins/kvm/internal/domainxml"
+	"github.com/limiquantix/limiquantix/plugins/kvm/internal/mark"
+	"github.com/limiquantix/limiquantix/proto/fault"
+	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+)
+
+// unplugLimit is how long a guest may take to let go of a device.
+const unplugLimit = 20 * time.Second
+
+// add plugs a device into definition and running domain, each where it is missing, and then notes it in the marks: a repetition goes on where a crash ended it.
+func (d *Driver) add(ctx context.Context, id string, dev mark.Device, plug func(context.Context, setting, *domain, libvirt.DomainDeviceModifyFlags) error) (*driverv1.Domain, error) {
+	s, unlock, err := d.begin(id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	have, err := s.settled(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if old, ok := have.defined.Mark.Find(dev.Kind, dev.ID); ok && old.Hash != dev.Hash {
+		return nil, fault.New(metav1.Reason_REASON_SPEC_CONFLICT, "domain %s has %s %s with another spec", id, dev.Kind, dev.ID).WithRemedy("detach it first")
+	}
+	for _, side := range have.sides() {
+		if !side.has(dev) {
+			if err := plug(ctx, s, have, side.modify); err != nil {
+				return nil, err
+			}
+		}
+		if old, ok := side.facts.Mark.Find(dev.Kind, dev.ID); !ok || old.Hash != dev.Hash {
+			if err := s.writeMark(ctx, have, side.facts.Mark.With(dev), side.impact); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if have, err = s.find(ctx, id); err != nil {
+		return nil, err
+	}
+	return have.Domain, nil
+}
+
+// remove is the reverse of add. An absent domain or device: OK, with no domain or the one that is there.
+func (d *Driver) remove(ctx context.Context, id string, dev mark.Device) (*driverv1.Domain, error) {
+	s, unlock, err := d.begin(id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	have, err := s.settled(ctx, id)
+	if fault.Is(err, metav1.Reason_REASON_DOMAIN_NOT_FOUND) {
+		return nil, nil //nolint:nilnil // absent is the answer
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, side := range have.sides() {
+		if side.modify == libvirt.DomainDeviceModifyLive {
+			err = s.unplug(ctx, have, dev)
+		} else if side.has(dev) {
+			err = s.detach(ctx, have, dev, side.modify)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := side.facts.Mark.Find(dev.Kind, dev.ID); ok {
+			if err := s.writeMark(ctx, have, side.facts.Mark.Without(dev.Kind, dev.ID), side.impact); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if have, err = s.find(ctx, id); err != nil {
+		return nil, err
+	}
+	return have.Domain, nil
+}
+
+// side is a domain as it runs, or as it is defined.
+type side struct {
+	facts  *domainxml.Facts
+	modify libvirt.DomainDeviceModifyFlags
+	impact libvirt.DomainModificationImpact
+}
+
+// sides are where a device has to be: the running domain first, since a guest may refuse.
+func (d *domain) sides() (out []side) {
+	if d.live != nil && d.live.Mark != nil {
+		out = append(out, side{d.live, libvirt.DomainDeviceModifyLive, libvirt.DomainAffectLive})
+	}
+	return append(out, side{d.defined, libvirt.DomainDeviceModifyConfig, libvirt.DomainAffectConfig})
+}
+
+func (s side) has(dev mark.Device) bool {
+	_, ok := s.facts.Disk(dev.ID)
+	if dev.Kind == mark.Interface {
+		_, ok = s.facts.Interface(dev.ID)
+	}
+	return ok
+}
+
+func (s setting) attach(ctx context.Context, have *domain, what, element string, flags libvirt.DomainDeviceModifyFlags) error {
+	_, err := connection.Alone(ctx, s.conn, "attach "+what+" to domain "+have.GetDomainId(), func(l *libvirt.Libvirt) (struct{}, error) {
+		return struct{}{}, l.DomainAttachDeviceFlags(have.lv, element, uint32(flags)) //nolint:gosec // small
+	})
+	return err
+}
+
+func (s setting) detach(ctx context.Context, have *domain, dev mark.Device, flags libvirt.DomainDeviceModifyFlags) error {
+	_, err := connection.Alone(ctx, s.conn, "detach "+dev.Kind+" "+dev.ID+" from domain "+have.GetDomainId(), func(l *libvirt.Libvirt) (struct{}, error) {
+		return struct{}{}, l.DomainDetachDeviceAlias(have.lv, domainxml.Alias(dev.ID), uint32(flags)) //nolint:gosec // small
+	})
+	if connection.IsCode(err, libvirt.ErrDeviceMissing) {
+		return nil
+	}
+	return err
+}
+
+// unplug asks a running guest to let go of a device and waits until it has.
+func (s setting) unplug(ctx context.Context, have *domain, dev mark.Device) error {
+	end := time.Now().Add(unplugLimit)
+	live := side{facts: have.live}
+	if !live.has(dev) {
+		if dev.Kind == mark.Interface && !isNew(have.live.Mark, dev) {
+			return fault.New(metav1.Reason_REASON_WRONG_STATE, "user-mode network %s cannot be unplugged from running domain %s", dev.ID, have.GetDomainId()).WithRemedy("stop it first")
+		}
+		return nil
+	}
+	if err := s.detach(ctx, have, dev, libvirt.DomainDeviceModifyLive); err != nil {
+		return err
+	}
+	for {
+		now, err := s.find(ctx, have.GetDomainId())
+		if err != nil {
+			return err
+		}
+		if live.facts = now.live; now.live == nil || !live.has(dev) {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fault.New(metav1.Reason_REASON_WRONG_STATE, "the guest of domain %s does not let go of %s %s", have.GetDomainId(), dev.Kind, dev.ID).WithRemedy("unmount it in the guest, or stop the domain")
+		}
+		if err := pause(ctx, pollInterval); err != nil {
+			return fault.New(metav1.Reason_REASON_BACKEND_TIMEOUT, "detach %s %s: %w", dev.Kind, dev.ID, err)
+		}
+	}
+}
