@@ -26,5 +26,8 @@ unshare -m -u -i -p --fork --kill-child --propagation private bash -euc '
   mount -t proc proc "$root/proc"
   mount --rbind /sys "$root/sys"
   mount --rbind /dev "$root/dev"
-  exec chroot "$root" env -i HOME=/root PATH=/usr/local/go/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 CI=true GOPROXY="$proxy" GOSUMDB="$sumdb" sh -c "cd /src && exec .ci/run"
+  cd "$root"
+  mkdir -p .before
+  pivot_root . .before
+  exec chroot . sh -c "umount -l /.before && rmdir /.before && exec \"\$@\"" sh env -i HOME=/root PATH=/usr/local/go/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 CI=true GOPROXY="$proxy" GOSUMDB="$sumdb" sh -c "cd /src && exec .ci/run"
 ' </dev/null
