@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -24,6 +25,8 @@ const (
 	markerName = "realised.made"
 	// flushDelay bounds how long a record that was only Put is in memory alone.
 	flushDelay = 20 * time.Millisecond
+	// retryDelay is when what could not be written is tried again.
+	retryDelay = time.Second
 )
 
 var (
@@ -48,6 +51,7 @@ type Store struct {
 	records map[Key]Record
 	dirty   map[Key]bool
 	desired map[string][]byte
+	unsaved map[string]bool // of desired, not yet on disk
 	timer   *time.Timer
 	closed  bool
 	wmu     sync.Mutex // one writer at a time
@@ -108,7 +112,7 @@ func load(path string, log *slog.Logger) (s *Store, err error) {
 	if db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType}); err != nil {
 		return nil, err
 	}
-	s = &Store{db: db, log: log, records: map[Key]Record{}, dirty: map[Key]bool{}, desired: map[string][]byte{}}
+	s = &Store{db: db, log: log, records: map[Key]Record{}, dirty: map[Key]bool{}, desired: map[string][]byte{}, unsaved: map[string]bool{}}
 	if err = db.View(checkAll); err != nil {
 		return nil, err
 	}
@@ -188,13 +192,19 @@ func (s *Store) Put(r Record) {
 	defer s.mu.Unlock()
 	s.records[r.Key()] = r
 	s.dirty[r.Key()] = true
-	if s.timer == nil && !s.closed {
-		s.timer = time.AfterFunc(flushDelay, func() {
-			if err := s.Flush(); err != nil {
-				s.log.Error("state file cannot be written", "error", err)
-			}
-		})
+	s.flushIn(flushDelay)
+}
+
+// flushIn writes what is in memory alone, later. Needs mu.
+func (s *Store) flushIn(delay time.Duration) {
+	if s.timer != nil || s.closed {
+		return
 	}
+	s.timer = time.AfterFunc(delay, func() {
+		if err := s.Flush(); err != nil {
+			s.log.Error("state file cannot be written; it is tried again", "error", err, "retry_in", retryDelay)
+		}
+	})
 }
 
 // PutNow keeps a record and returns when it is on disk. For what nobody else knows: that a reboot was issued.
@@ -228,7 +238,7 @@ func (s *Store) Flush() error {
 		s.timer.Stop()
 		s.timer = nil
 	}
-	if len(s.dirty) == 0 || s.closed {
+	if len(s.dirty)+len(s.unsaved) == 0 || s.closed {
 		s.mu.Unlock()
 		return nil
 	}
@@ -246,40 +256,50 @@ func (s *Store) Flush() error {
 		}
 		puts[k.String()] = data
 	}
-	flushing := s.dirty
-	s.dirty = map[Key]bool{}
-	s.mu.Unlock()
-	if err := s.write(bucketRecords, puts, dels); err != nil {
-		s.mu.Lock()
-		for k := range flushing {
-			s.dirty[k] = true
+	desiredPuts, desiredDels := map[string][]byte{}, []string{}
+	for k := range s.unsaved {
+		if v, ok := s.desired[k]; ok {
+			desiredPuts[k] = v
+		} else {
+			desiredDels = append(desiredDels, k)
 		}
-		s.mu.Unlock()
-		return err
+	}
+	dirty, unsaved := s.dirty, s.unsaved
+	s.dirty, s.unsaved = map[Key]bool{}, map[string]bool{}
+	s.mu.Unlock()
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		if err := write(tx.Bucket(bucketRecords), puts, dels); err != nil {
+			return err
+		}
+		return write(tx.Bucket(bucketDesired), desiredPuts, desiredDels)
+	})
+	if err != nil { // a full disk, say: all of it stays to be written
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		maps.Copy(s.dirty, dirty)
+		maps.Copy(s.unsaved, unsaved)
+		s.flushIn(retryDelay)
+	}
+	return err
+}
+
+func write(b *bbolt.Bucket, puts map[string][]byte, dels []string) error {
+	for k, v := range puts {
+		if err := b.Put([]byte(k), v); err != nil {
+			return err
+		}
+	}
+	for _, k := range dels {
+		if err := b.Delete([]byte(k)); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-func (s *Store) write(bucket []byte, puts map[string][]byte, dels []string) error {
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucket)
-		for k, v := range puts {
-			if err := b.Put([]byte(k), v); err != nil {
-				return err
-			}
-		}
-		for _, k := range dels {
-			if err := b.Delete([]byte(k)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
 // SaveDesired keeps what is wanted now, without its secrets, and forgets what is wanted no longer.
 func (s *Store) SaveDesired(upserts []*agentv1.DesiredObject, removes []*agentv1.DesiredKey) error {
-	puts, dels := map[string][]byte{}, []string{}
+	puts := map[string][]byte{}
 	for _, o := range upserts {
 		data, err := proto.Marshal(withoutSecrets(o))
 		if err != nil {
@@ -287,28 +307,20 @@ func (s *Store) SaveDesired(upserts []*agentv1.DesiredObject, removes []*agentv1
 		}
 		puts[desiredKey(o.GetKey())] = data
 	}
-	for _, k := range removes {
-		dels = append(dels, desiredKey(k))
-	}
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
 	s.mu.Lock()
 	for k, v := range puts {
-		if string(s.desired[k]) == string(v) {
-			delete(puts, k)
-			continue
+		if string(s.desired[k]) != string(v) {
+			s.desired[k], s.unsaved[k] = v, true
 		}
-		s.desired[k] = v
 	}
-	for _, k := range dels {
-		delete(s.desired, k)
+	for _, k := range removes {
+		if key := desiredKey(k); s.desired[key] != nil {
+			delete(s.desired, key)
+			s.unsaved[key] = true
+		}
 	}
-	closed := s.closed
 	s.mu.Unlock()
-	if closed || len(puts)+len(dels) == 0 {
-		return nil
-	}
-	return s.write(bucketDesired, puts, dels)
+	return s.Flush()
 }
 
 // Desired returns what was wanted when it was last saved, in order of kind and id.

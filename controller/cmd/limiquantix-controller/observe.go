@@ -52,7 +52,7 @@ func (c *controller) checkSpace(ctx context.Context) (string, error) {
 	case err != nil:
 		return "", fmt.Errorf("the store does not answer: %w", err)
 	case st.NoSpace:
-		return "", fmt.Errorf("the store is full (%d of %d bytes): writes are refused; delete what is not needed and restart the controller", st.SizeBytes, st.QuotaBytes)
+		return "", fmt.Errorf("writes are refused: %s", st.Reason)
 	case st.QuotaBytes == 0:
 		return fmt.Sprintf("%d bytes, no quota", st.SizeBytes), nil
 	}

@@ -160,4 +160,6 @@ type Status struct {
 	QuotaBytes int64
 	// NoSpace says that writes are refused for want of space; reads go on.
 	NoSpace bool
+	// Reason says, for people, why NoSpace is so.
+	Reason string
 }

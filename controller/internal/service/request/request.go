@@ -205,7 +205,7 @@ func Fault(err error) error {
 	case errors.As(err, &f):
 		return err
 	case errors.Is(err, store.ErrNoSpace):
-		return fault.New(metav1.Reason_REASON_STORE_NO_SPACE, "%w", err).WithRemedy("delete what is not needed, or raise the store's quota")
+		return fault.New(metav1.Reason_REASON_STORE_NO_SPACE, "%w", err).WithRemedy("make room where the message says; writes are taken again then")
 	case errors.Is(err, store.ErrTooLarge):
 		return fault.New(metav1.Reason_REASON_LIMIT_EXCEEDED, "%w", err).WithRemedy("make the object smaller")
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -83,6 +84,11 @@ func (s *Store) run(group []item) {
 
 // send makes one request of a group and reads the answer.
 func (s *Store) send(group []item) ([]store.Result, error) {
+	if slices.ContainsFunc(group, func(it item) bool { return it.txn.Puts() }) {
+		if err := s.space.check(); err != nil {
+			return nil, err
+		}
+	}
 	op := toOp(group[0].txn)
 	if len(group) > 1 {
 		nested := make([]clientv3.Op, len(group))

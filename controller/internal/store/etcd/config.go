@@ -32,6 +32,8 @@ type EmbeddedConfig struct {
 	Dir string
 	// QuotaBytes is the size at which writes are refused; default 2 GiB.
 	QuotaBytes int64
+	// ReserveBytes must be free on the disk for writes to be taken; default 128 MiB.
+	ReserveBytes int64
 	// Retention is how much history can be watched from; default 1 h.
 	Retention time.Duration
 	// DefragThresholdBytes is how much a defragmentation at start must free to
@@ -70,6 +72,9 @@ func (c EmbeddedConfig) withDefaults() EmbeddedConfig {
 	c.Common = c.Common.withDefaults()
 	if c.QuotaBytes <= 0 {
 		c.QuotaBytes = 2 << 30
+	}
+	if c.ReserveBytes <= 0 {
+		c.ReserveBytes = reserveBytes
 	}
 	if c.Retention <= 0 {
 		c.Retention = time.Hour

@@ -46,6 +46,7 @@ func OpenEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *Store, err error)
 		_ = client.Close() // it has no connection; the error only says so
 		return stop()
 	})
+	s.space = newSpace(cfg.Dir, cfg.ReserveBytes)
 	now, err := s.List(ctx, "", store.ListOptions{Limit: 1})
 	if err == nil {
 		s.staleBefore = now.Revision

@@ -29,6 +29,8 @@ type Store struct {
 	connected func() bool
 	// staleBefore is for elections: see election.Options.
 	staleBefore int64
+	// space guards the disk of an embedded etcd; nil for others.
+	space *space
 	// shutdown ends what is under the client.
 	shutdown func() error
 
@@ -150,7 +152,12 @@ func (s *Store) Status(ctx context.Context) (store.Status, error) {
 			QuotaBytes: res.DbSizeQuota,
 		}
 		for _, e := range res.Errors {
-			status.NoSpace = status.NoSpace || strings.Contains(e, pb.AlarmType_NOSPACE.String())
+			if strings.Contains(e, pb.AlarmType_NOSPACE.String()) {
+				status.NoSpace, status.Reason = true, fmt.Sprintf("%d of %d bytes of its quota are in use", status.SizeBytes, status.QuotaBytes)
+			}
+		}
+		if err := s.space.check(); err != nil {
+			status.NoSpace, status.Reason = true, err.Error()
 		}
 		return status, nil
 	}

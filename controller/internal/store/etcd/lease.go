@@ -20,6 +20,9 @@ func (s *Store) Grant(ctx context.Context, ttl time.Duration) (store.Lease, erro
 	if ttl <= 0 {
 		return store.Lease{}, fmt.Errorf("%w: lease of %v", store.ErrInvalid, ttl)
 	}
+	if err := s.space.check(); err != nil {
+		return store.Lease{}, fmt.Errorf("grant lease: %w", err)
+	}
 	call, cancel, err := s.bound(ctx)
 	if err != nil {
 		return store.Lease{}, err

@@ -136,13 +136,16 @@ func (s *Store) Status(ctx context.Context) (store.Status, error) {
 		return store.Status{}, err
 	}
 	defer s.mu.Unlock()
-	return store.Status{
+	status := store.Status{
 		Revision:   s.revision,
 		SizeBytes:  s.size,
 		InUseBytes: s.size,
 		QuotaBytes: s.opts.QuotaBytes,
-		NoSpace:    s.opts.QuotaBytes > 0 && s.size >= s.opts.QuotaBytes,
-	}, nil
+	}
+	if s.opts.QuotaBytes > 0 && s.size >= s.opts.QuotaBytes {
+		status.NoSpace, status.Reason = true, fmt.Sprintf("%d of %d bytes of its quota are in use", s.size, s.opts.QuotaBytes)
+	}
+	return status, nil
 }
 
 // Compact implements store.Compactor.
