@@ -29,8 +29,16 @@ type Options struct {
 	Name    string // node's name; default "n1"
 	// Detached lets everything outlive the process that started it; Open finds it again.
 	Detached bool
+	// Small gives a process ("controller", "agent") a file system of its own, of a few MiB, on a folder below Dir; see Inside.
+	Small map[string]Small
 	// Before, if set, is told libvirtd's socket and says which one the plugin shall use, so that something may stand between.
 	Before func(libvirtd string) (socket string, err error) `json:"-"`
+}
+
+// Small is a file system that can be filled.
+type Small struct {
+	Dir string // from the stack's folder
+	MiB int
 }
 
 // Stack is a running controller, agent and libvirtd.
@@ -230,6 +238,11 @@ func (s *Stack) start(name, binary string, args ...string) error {
 	}
 	defer func() { _ = log.Close() }()
 	cmd := exec.Command(filepath.Join(s.Bin, binary), args...)
+	if small := s.Small[name]; small.MiB > 0 { // mounted where nobody else sees it, and gone with the process
+		mount := `dir=$1 size=$2; shift 2; mkdir -p "$dir" && mount -t tmpfs -o mode=700,size="$size"m limiquantix-small "$dir" && exec "$@"`
+		cmd = exec.Command("unshare", append([]string{"-m", "--propagation", "private", "sh", "-c", mount, "sh",
+			filepath.Join(s.Dir, small.Dir), fmt.Sprint(small.MiB), filepath.Join(s.Bin, binary)}, args...)...)
+	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir}
 	if s.Detached {
@@ -246,6 +259,11 @@ func (s *Stack) start(name, binary string, args ...string) error {
 
 // PID is a process's id: "controller" or "agent".
 func (s *Stack) PID(name string) int { return s.procs[name].Process.Pid }
+
+// Inside is a path as a process sees it.
+func (s *Stack) Inside(name, path string) string {
+	return filepath.Join("/proc", fmt.Sprint(s.PID(name)), "root", s.Dir, path)
+}
 
 // Kill sends SIGKILL and waits for the end.
 func (s *Stack) Kill(name string) error { return s.end(name, syscall.SIGKILL) }
