@@ -121,38 +121,6 @@ func Condition(list []*metav1.Condition, kind string) *metav1.Condition {
 	return nil
 }
 
-// Demand is what a VM must hold of its node as things are wanted; nil when it needs to hold nothing. What a guest may still use is held until a
-// smaller size is realised.
-func Demand(rec *statev1.VMRecord) *statev1.Claim {
-	vm := rec.GetVm()
-	p := vm.GetStatus().GetVmPlacement()
-	if p == nil || ReleasesClaim(rec) {
-		return nil
-	}
-	d := &statev1.Claim{NodeId: p.GetNodeId(), Vcpus: vm.GetSpec().GetCpu().GetVcpus(), MemoryBytes: vm.GetSpec().GetMemoryBytes()}
-	st := vm.GetStatus()
-	realised := st.GetObservedGeneration() >= vm.GetMeta().GetGeneration() && !st.GetRestartRequired()
-	if held := rec.GetClaim(); held != nil && !realised {
-		d.Vcpus, d.MemoryBytes = max(d.Vcpus, held.GetVcpus()), max(d.MemoryBytes, held.GetMemoryBytes())
-	}
-	return d
-}
-
-// ReleasesClaim reports whether the VM is off, shall be off, and gives up its claim meanwhile.
-func ReleasesClaim(rec *statev1.VMRecord) bool {
-	vm := rec.GetVm()
-	return vm.GetSpec().GetReleaseClaimWhenStopped() && vm.GetMeta().GetDeleteTime() == nil &&
-		vm.GetSpec().GetDesiredPower() == computev1.PowerState_POWER_STATE_STOPPED &&
-		vm.GetStatus().GetPhase() == computev1.VMPhase_VM_PHASE_STOPPED &&
-		vm.GetStatus().GetObservedGeneration() >= vm.GetMeta().GetGeneration()
-}
-
-// ClaimGranted reports whether the VM holds at least what its spec needs to run.
-func ClaimGranted(rec *statev1.VMRecord) bool {
-	c, spec := rec.GetClaim(), rec.GetVm().GetSpec()
-	return c != nil && c.GetVcpus() >= spec.GetCpu().GetVcpus() && c.GetMemoryBytes() >= spec.GetMemoryBytes()
-}
-
 // AsWanted reports whether the VM is in the state that its spec wants, not counting settings.
 func AsWanted(rec *statev1.VMRecord) bool {
 	vm := rec.GetVm()

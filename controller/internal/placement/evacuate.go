@@ -16,10 +16,7 @@ import (
 // empty takes everything off a node whose host an operator declared off for good, and then removes the node. Its VMs wait to be placed anew.
 func (w *worker) empty(ctx context.Context, node *state.Row) error {
 	for {
-		var outs []*state.Writer
-		for _, row := range w.Cache.Find(state.Query{Kind: state.KindVM, Node: node.ID, Limit: roundSize}).Rows {
-			outs = append(outs, w.unplace(row))
-		}
+		outs := w.unplaceSome(node.ID)
 		if len(outs) == 0 {
 			for _, row := range w.Cache.Find(state.Query{Kind: state.KindVolume, Node: node.ID, Limit: roundSize}).Rows {
 				outs = append(outs, dropVolume(row))
@@ -56,10 +53,32 @@ func (w *worker) empty(ctx context.Context, node *state.Row) error {
 	}
 }
 
+// unplaceSome takes some VMs off a node in one transaction, since each gives its claim back to the node's record; none when there is none.
+func (w *worker) unplaceSome(nodeID string) []*state.Writer {
+	row := w.Cache.Row(state.KindNode, nodeID)
+	if row == nil {
+		return nil
+	}
+	var out state.Writer
+	rec := row.Node()
+	for _, vm := range w.Cache.Find(state.Query{Kind: state.KindVM, Node: nodeID, Limit: roundSize}).Rows {
+		if out.Size() > 0 && out.Size()+2+len(vm.VM().GetDiskVolumes()) > maxOps {
+			break
+		}
+		w.unplace(&out, rec, vm)
+	}
+	if out.Size() == 0 {
+		return nil
+	}
+	out.Same(row)
+	out.Put(state.Key(state.KindNode, nodeID), rec)
+	return []*state.Writer{&out}
+}
+
 // unplace takes a VM off its node, with the volumes that only that node had.
-func (w *worker) unplace(row *state.Row) *state.Writer {
+func (w *worker) unplace(out *state.Writer, node *statev1.NodeRecord, row *state.Row) {
 	rec, now := row.VM(), w.Now()
-	rec.Claim = nil
+	domain.SetClaim(node, rec, nil)
 	vm := rec.GetVm()
 	phase, message := computev1.VMPhase_VM_PHASE_PENDING, "its node was declared off; waits to be placed anew"
 	if row.Deleting {
@@ -68,7 +87,6 @@ func (w *worker) unplace(row *state.Row) *state.Writer {
 		rec.PendingSince = timestamppb.New(now)
 	}
 	vm.Status = &computev1.VMStatus{Phase: phase, Message: message, ObservedRestartGeneration: vm.GetSpec().GetRestartGeneration()}
-	var out state.Writer
 	out.Same(row)
 	out.Put(state.Key(state.KindVM, row.ID), rec)
 	rows, vols, _ := volumesOf(w.Cache, rec)
@@ -78,7 +96,6 @@ func (w *worker) unplace(row *state.Row) *state.Writer {
 		out.Put(state.Key(state.KindVolume, rows[i].ID), v)
 	}
 	w.History.Add(row.ID, &computev1.VMEvent{Time: timestamppb.New(now), Type: "NodeFenced", Message: "its node was declared off by an operator"})
-	return &out
 }
 
 func resetVolume(v *statev1.VolumeRecord) {

@@ -22,11 +22,14 @@ type Index struct {
 	sched *scheduler.Scheduler
 	sub   *state.Subscription
 	reach map[string][]string // node id -> ids of pools that it reaches
+	nodes map[string]int64    // node id -> revision of the record that the index knows
+	// assumed are claims that place has given and no commit has settled yet: news about such a VM must not take its claim away meanwhile.
+	assumed map[string]scheduler.VMInfo
 }
 
 // NewIndex makes an index that fills itself from the cache when it is first asked.
 func NewIndex(cache *state.Cache, cfg scheduler.Config) *Index {
-	return &Index{cache: cache, cfg: cfg, sched: scheduler.New(cfg), reach: map[string][]string{}}
+	return &Index{cache: cache, cfg: cfg, sched: scheduler.New(cfg), reach: map[string][]string{}, nodes: map[string]int64{}, assumed: map[string]scheduler.VMInfo{}}
 }
 
 // Run keeps the index in step until ctx ends, so that nobody who asks has to wait for it to catch up.
@@ -59,17 +62,33 @@ func (x *Index) Allocatable(n *computev1.Node) *computev1.ResourceAmount {
 	return &computev1.ResourceAmount{Cpus: cpus, MemoryBytes: memory}
 }
 
-// place chooses a node and counts the claim there at once, until the commit shows in the cache or forget is called.
+// place chooses a node and counts the claim there at once, until settle.
 func (x *Index) place(req scheduler.Request, rules []*computev1.AffinityRule) (scheduler.Decision, *scheduler.Explanation, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	d, why, ok := x.sched.Place(req)
 	if ok {
-		x.sched.UpsertVM(scheduler.VMInfo{
+		x.assumed[req.VMID] = scheduler.VMInfo{
 			ID: req.VMID, Project: req.Project, Labels: req.Labels, NodeID: d.NodeID, VCPUs: req.VCPUs, MemoryBytes: req.MemoryBytes, Rules: rules,
-		})
+		}
+		x.sched.UpsertVM(x.assumed[req.VMID])
 	}
 	return d, why, ok
+}
+
+// Claimed is what is counted on a node, claims on their way to a commit included.
+func (x *Index) Claimed(nodeID string) (vcpus, memoryBytes int64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.sync()
+	return x.sched.Claimed(nodeID)
+}
+
+// nodeRevision is the revision of a node's record that the index goes by; 0 for none.
+func (x *Index) nodeRevision(id string) int64 {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.nodes[id]
 }
 
 // catchUp takes in all that the cache knows.
@@ -79,10 +98,11 @@ func (x *Index) catchUp() {
 	x.sync()
 }
 
-// refresh drops what was assumed of a VM in favour of what the cache says.
-func (x *Index) refresh(vmID string) {
+// settle drops what was assumed of a VM in favour of what the cache says, which knows how the commit went.
+func (x *Index) settle(vmID string) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	delete(x.assumed, vmID)
 	x.takeVM(vmID, x.cache.Row(state.KindVM, vmID))
 }
 
@@ -103,7 +123,7 @@ func (x *Index) sync() {
 		x.sub = sub
 		break
 	}
-	x.sched, x.reach = scheduler.New(x.cfg), map[string][]string{}
+	x.sched, x.reach, x.nodes = scheduler.New(x.cfg), map[string][]string{}, map[string]int64{}
 	for _, p := range x.cache.Find(state.Query{Kind: state.KindPool}).Rows {
 		x.takePool(nil, p)
 	}
@@ -112,6 +132,9 @@ func (x *Index) sync() {
 	}
 	for _, vm := range x.cache.Find(state.Query{Kind: state.KindVM}).Rows {
 		x.takeVM(vm.ID, vm)
+	}
+	for id := range x.assumed {
+		x.takeVM(id, x.cache.Row(state.KindVM, id))
 	}
 }
 
@@ -145,7 +168,11 @@ func (x *Index) apply(changes []state.Change) {
 
 func (x *Index) takeVM(id string, row *state.Row) {
 	if row == nil || len(row.Nodes) == 0 {
-		x.sched.RemoveVM(id)
+		if vm, ok := x.assumed[id]; ok {
+			x.sched.UpsertVM(vm)
+		} else {
+			x.sched.RemoveVM(id)
+		}
 		return
 	}
 	rec := row.VM()
@@ -159,8 +186,10 @@ func (x *Index) takeNode(id string) {
 	row := x.cache.Row(state.KindNode, id)
 	if row == nil {
 		x.sched.RemoveNode(id)
+		delete(x.nodes, id)
 		return
 	}
+	x.nodes[id] = row.Revision
 	info := nodeInfo(row.Node().GetNode())
 	info.Pools = x.reach[id]
 	info.Images = map[string]map[string]struct{}{}

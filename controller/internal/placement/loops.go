@@ -76,10 +76,13 @@ func (w *worker) repeat(ctx context.Context, name string, loop func(context.Cont
 	}
 }
 
-// begin makes what every cluster has, and ends what a former leader left half done.
+// begin learns all that former leaders wrote, makes what every cluster has, and ends what a former leader left half done.
 func (w *worker) begin(ctx context.Context) error {
 	for {
-		err := w.seed(ctx)
+		err := w.learn(ctx)
+		if err == nil {
+			err = w.seed(ctx)
+		}
 		if err == nil {
 			err = w.abandonUploads(ctx)
 		}
@@ -93,6 +96,16 @@ func (w *worker) begin(ctx context.Context) error {
 		case <-time.After(time.Second):
 		}
 	}
+}
+
+// learn waits until the cache knows everything that was written before this term: rules between VMs are judged by the whole of it, and a commit is
+// conditional only on the records that it changes.
+func (w *worker) learn(ctx context.Context) error {
+	now, err := w.Store.List(ctx, w.fence.Key, store.ListOptions{Limit: 1})
+	if err != nil {
+		return err
+	}
+	return w.Cache.Wait(ctx, now.Revision)
 }
 
 // commit writes transactions, each with the fence, and waits until the cache shows them, and also what overtook them. The results are in order.

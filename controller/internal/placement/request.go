@@ -65,12 +65,6 @@ func volumesOf(cache *state.Cache, rec *statev1.VMRecord) (rows []*state.Row, re
 	return rows, recs, true
 }
 
-// capacity is what is left to claim of a node by its record, which is what counts.
-func capacity(x *Index, rec *statev1.NodeRecord) (vcpus float64, memory int64) {
-	a := x.Allocatable(rec.GetNode())
-	return a.GetCpus() - float64(rec.GetClaimedVcpus()), a.GetMemoryBytes() - rec.GetClaimedMemoryBytes()
-}
-
 // claimOff reports whether a claim is not what it ought to be.
 func claimOff(rec *statev1.VMRecord) bool {
 	return rec.GetVm().GetStatus().GetVmPlacement() != nil && rec.GetVm().GetMeta().GetDeleteTime() == nil &&

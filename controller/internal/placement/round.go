@@ -52,23 +52,23 @@ type round struct {
 type plan struct {
 	node   *state.Row
 	rec    *statev1.NodeRecord
-	vcpus  float64 // left
-	memory int64   // left
+	may    *computev1.ResourceAmount // be claimed
 	out    state.Writer
 	vms    []string
 	events []*computev1.VMEvent
 }
 
+// plan is that of a node; nil when the node's record is not the one that the index chose by, since the commit is conditional on that one.
 func (r *round) plan(nodeID string) *plan {
 	if p := r.plans[nodeID]; p != nil {
 		return p
 	}
 	row := r.w.Cache.Row(state.KindNode, nodeID)
-	if row == nil {
+	if row == nil || row.Revision != r.w.Index.nodeRevision(nodeID) {
 		return nil
 	}
 	p := &plan{node: row, rec: row.Node()}
-	p.vcpus, p.memory = capacity(r.w.Index, p.rec)
+	p.may = r.w.Index.Allocatable(p.rec.GetNode())
 	r.plans[nodeID] = p
 	r.order = append(r.order, p)
 	return p
@@ -96,10 +96,10 @@ func (r *round) place(row *state.Row) {
 		return
 	}
 	p := r.plan(d.NodeID)
-	fits := p != nil && !p.node.Deleting && float64(req.VCPUs) <= p.vcpus && req.MemoryBytes <= p.memory
+	fits := p != nil && !p.node.Deleting && p.room(req.VCPUs, req.MemoryBytes)
 	if !fits || p.out.Size()+1+len(volRows) > maxOps {
-		r.w.Index.refresh(row.ID)
-		if p != nil && len(p.vms) > 0 {
+		r.w.Index.settle(row.ID)
+		if p == nil || len(p.vms) > 0 {
 			r.q.push(row.ID) // the next round sees the node as it is then
 		} else {
 			r.park(row.ID, "the node that was chosen has no room by its record")
@@ -108,7 +108,6 @@ func (r *round) place(row *state.Row) {
 	}
 	now := r.w.Now()
 	assign(rec, p, now)
-	p.take(req.VCPUs, req.MemoryBytes)
 	p.out.Same(row)
 	p.out.Put(state.Key(state.KindVM, row.ID), rec)
 	for i, v := range vols {
@@ -127,7 +126,7 @@ func assign(rec *statev1.VMRecord, p *plan, now time.Time) {
 	spec := rec.GetVm().GetSpec()
 	rec.LastEpoch++
 	rec.PendingSince = nil
-	rec.Claim = &statev1.Claim{NodeId: p.node.ID, Vcpus: spec.GetCpu().GetVcpus(), MemoryBytes: spec.GetMemoryBytes()}
+	domain.SetClaim(p.rec, rec, &statev1.Claim{NodeId: p.node.ID, Vcpus: spec.GetCpu().GetVcpus(), MemoryBytes: spec.GetMemoryBytes()})
 	st := rec.GetVm().GetStatus()
 	st.Phase, st.Reason, st.Message = computev1.VMPhase_VM_PHASE_PROVISIONING, "", ""
 	st.VmPlacement = &computev1.VMPlacement{NodeId: p.node.ID, NodeName: p.node.Name, Epoch: rec.GetLastEpoch(), PlaceTime: timestamppb.New(now)}
@@ -149,18 +148,28 @@ func attach(v *statev1.VolumeRecord, vm *statev1.VMRecord, disk *computev1.Disk)
 	}}
 }
 
-func (p *plan) take(vcpus int32, memory int64) {
-	p.vcpus -= float64(vcpus)
-	p.memory -= memory
-	p.rec.ClaimedVcpus += int64(vcpus)
-	p.rec.ClaimedMemoryBytes += memory
+// left is what may still be claimed; negative on a node that shrank.
+func (p *plan) left() (vcpus float64, memory int64) {
+	return p.may.GetCpus() - float64(p.rec.GetClaimedVcpus()), p.may.GetMemoryBytes() - p.rec.GetClaimedMemoryBytes()
+}
+
+// room reports whether a node can take so much more. One that is overcommitted in anything takes nothing, not even none of it.
+func (p *plan) room(vcpus int32, memory int64) bool {
+	c, m := p.left()
+	return float64(vcpus) <= c && memory <= m
 }
 
 // adjust brings a placed VM's claim to what it ought to be. Growth needs room; giving back never does.
 func (r *round) adjust(row *state.Row) {
 	rec := row.VM()
 	p := r.plan(row.Nodes[0])
-	if p == nil || p.node.Deleting {
+	if p == nil {
+		if r.w.Cache.Row(state.KindNode, row.Nodes[0]) != nil {
+			r.q.push(row.ID) // the next round knows its present record
+		}
+		return
+	}
+	if p.node.Deleting {
 		return // the node is being emptied
 	}
 	if p.out.Size()+1 > maxOps {
@@ -169,13 +178,13 @@ func (r *round) adjust(row *state.Row) {
 	}
 	want, held := domain.Demand(rec), rec.GetClaim()
 	cpus, memory := want.GetVcpus()-held.GetVcpus(), want.GetMemoryBytes()-held.GetMemoryBytes()
-	if cpus > 0 && float64(cpus) > p.vcpus || memory > 0 && memory > p.memory {
+	if (cpus > 0 || memory > 0) && !p.room(max(0, cpus), max(0, memory)) {
+		freeC, freeM := p.left()
 		r.park(row.ID, fmt.Sprintf("waits for room on node %s, where it lies: %d CPUs and %d MiB of memory more are needed, %.4g and %d MiB are free",
-			p.node.Name, max(0, cpus), max(0, memory)>>20, max(0, p.vcpus), max(0, p.memory)>>20))
+			p.node.Name, max(0, cpus), max(0, memory)>>20, max(0, freeC), max(0, freeM)>>20))
 		return
 	}
-	p.take(cpus, memory)
-	rec.Claim = want
+	domain.SetClaim(p.rec, rec, want)
 	if rec.GetVm().GetStatus().GetReason() == unschedulable {
 		rec.Vm.Status.Reason, rec.Vm.Status.Message = "", ""
 	}
@@ -203,9 +212,9 @@ func (r *round) commit(ctx context.Context) error {
 	done, err := r.w.commit(ctx, outs)
 	for i, p := range plans {
 		for j, id := range p.vms {
+			r.w.Index.settle(id)
 			switch {
 			case done == nil || !done[i]:
-				r.w.Index.refresh(id)
 				r.q.push(id)
 			default:
 				r.q.forget(id)

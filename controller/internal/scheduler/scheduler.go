@@ -199,6 +199,14 @@ func (s *Scheduler) RemoveVM(id string) {
 	}
 }
 
+// Claimed is what the index counts on a node.
+func (s *Scheduler) Claimed(nodeID string) (vcpus, memoryBytes int64) {
+	if n := s.nodes[nodeID]; n != nil {
+		return n.usedC, n.usedM
+	}
+	return 0, 0
+}
+
 // Place chooses a node. When nothing fits, ok is false and the explanation says why.
 func (s *Scheduler) Place(req Request) (d Decision, why *Explanation, ok bool) {
 	rules := s.compile(req)

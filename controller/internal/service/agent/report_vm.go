@@ -6,7 +6,6 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
-	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
 
@@ -40,7 +39,7 @@ func (r *report) vmsAbsent(reps []*agentv1.VMReport) *state.Writer {
 			continue // wanted after all: the agent is told so by its stream
 		}
 		vm := row.VM()
-		release(rec, vm)
+		domain.SetClaim(rec, vm, nil)
 		st := vm.GetVm().GetStatus()
 		st.VmPlacement, st.Disks, st.Nics, st.Pid, st.StartTime = nil, nil, nil, 0, nil
 		st.Reason, st.Message, st.NextRetryTime = "", "its disks are being removed", nil
@@ -53,13 +52,6 @@ func (r *report) vmsAbsent(reps []*agentv1.VMReport) *state.Writer {
 	w.Same(node)
 	w.Put(state.Key(state.KindNode, node.ID), rec)
 	return &w
-}
-
-// release gives a VM's claim back to its node.
-func release(node *statev1.NodeRecord, vm *statev1.VMRecord) {
-	node.ClaimedVcpus -= int64(vm.GetClaim().GetVcpus())
-	node.ClaimedMemoryBytes -= vm.GetClaim().GetMemoryBytes()
-	vm.Claim = nil
 }
 
 // allocationStep is the growth of a volume that is worth a write.
