@@ -37,10 +37,10 @@ type parts struct {
 
 func newParts(c *controller, leader *state.Leader) *parts {
 	runner := &request.Runner{Store: c.store, Cache: c.cache, Now: time.Now}
-	history, live, sealer := state.NewHistory(), state.NewLiveness(), c.cluster.Key
+	history, live, seen, sealer := state.NewHistory(), state.NewLiveness(), state.NewSightings(), c.cluster.Key
 	index := placement.NewIndex(c.cache, schedulerConfig(c.cfg.Scheduler))
 	streams := agent.New(agent.Config{
-		Store: c.store, Cache: c.cache, Leader: leader, History: history, Sealer: sealer, Now: time.Now, Log: c.log,
+		Store: c.store, Cache: c.cache, Leader: leader, History: history, Seen: seen, Sealer: sealer, Now: time.Now, Log: c.log,
 	})
 	hub := tunnel.New(streams, 0)
 	tunnels := func() seam.Tunnels { return hub }
@@ -49,7 +49,7 @@ func newParts(c *controller, leader *state.Leader) *parts {
 		Allocatable: index.Allocatable, Now: time.Now, Log: c.log,
 	})
 	loops := placement.New(placement.Config{
-		Store: c.store, Cache: c.cache, Index: index, Live: live, History: history,
+		Store: c.store, Cache: c.cache, Index: index, Live: live, History: history, Seen: seen, Audit: placement.NewAuditMetrics(c.metrics.Registry()),
 		HeartbeatTimeout: c.cfg.Heartbeat.Timeout, HeartbeatInterval: c.cfg.Heartbeat.Interval, Now: time.Now, Log: c.log,
 	})
 	return &parts{

@@ -47,6 +47,7 @@ func (w *worker) empty(ctx context.Context, node *state.Row) error {
 		}
 		if last && done[0] {
 			w.Live.Forget(node.ID)
+			w.Seen.Forget(node.ID)
 			w.Log.Info("fenced node removed", "node", node.ID, "name", node.Name)
 			return nil
 		}

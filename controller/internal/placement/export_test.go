@@ -3,6 +3,7 @@ package placement
 import (
 	"context"
 
+	"github.com/limiquantix/limiquantix/controller/internal/scheduler"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/controller/internal/store"
 )
@@ -86,3 +87,26 @@ func (s *Stepper) Assume(id string) (node string, ok bool) {
 
 // Settle ends what Assume began.
 func (s *Stepper) Settle(id string) { s.w.Index.settle(id) }
+
+// Findings are what the audit finds now.
+func (s *Stepper) Findings() []Finding {
+	b, ok := s.w.recount()
+	if !ok {
+		return []Finding{{Kind: "no recount"}}
+	}
+	return findings(b)
+}
+
+// Audit runs the audit until ctx ends.
+func (s *Stepper) Audit(ctx context.Context) { _ = s.w.audit(ctx) }
+
+// AuditPause is how long after a wrong is made the audit has certainly said so.
+const AuditPause = auditEvery + 2*auditAgain
+
+// FindKinds are all kinds of findings.
+var FindKinds = findKinds
+
+// Miscount makes the index count what is not there.
+func (x *Index) Miscount(nodeID string) {
+	x.sched.UpsertVM(scheduler.VMInfo{ID: "nobody", NodeID: nodeID, VCPUs: 1})
+}

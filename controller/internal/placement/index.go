@@ -98,6 +98,14 @@ func (x *Index) catchUp() {
 	x.sync()
 }
 
+// rebuild begins anew from the cache.
+func (x *Index) rebuild() {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.sub = nil
+	x.sync()
+}
+
 // settle drops what was assumed of a VM in favour of what the cache says, which knows how the commit went.
 func (x *Index) settle(vmID string) {
 	x.mu.Lock()

@@ -19,6 +19,8 @@ type Config struct {
 	Index   *Index
 	Live    *state.Liveness
 	History *state.History
+	Seen    *state.Sightings // nil: the audit knows orphans only
+	Audit   *AuditMetrics    // nil: the audit only logs
 	// HeartbeatTimeout is how long a node may be silent; HeartbeatInterval how often that is looked at.
 	HeartbeatTimeout, HeartbeatInterval time.Duration
 	Now                                 func() time.Time
@@ -41,7 +43,7 @@ func (l *Loops) Run(ctx context.Context, lead store.Leadership) error {
 	}
 	var all sync.WaitGroup
 	for name, loop := range map[string]func(context.Context) error{
-		"schedule": w.schedule, "monitor": w.monitor, "end": w.end, "finish": w.finish, "expire": w.expire,
+		"schedule": w.schedule, "monitor": w.monitor, "end": w.end, "finish": w.finish, "expire": w.expire, "audit": w.audit,
 	} {
 		all.Go(func() { w.repeat(ctx, name, loop) })
 	}

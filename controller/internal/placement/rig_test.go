@@ -68,16 +68,16 @@ func newRig(t failer, cfg scheduler.Config) *rig {
 	<-r.cache.Loaded()
 	r.index = placement.NewIndex(r.cache, cfg)
 	runner := &request.Runner{Store: s, Cache: r.cache, Now: clock}
-	history, live := state.NewHistory(), state.NewLiveness()
+	history, live, seen := state.NewHistory(), state.NewLiveness(), state.NewSightings()
 	r.vms = vm.New(vm.Config{Cache: r.cache, Runner: runner, History: history, Explain: r.index, Now: clock, Log: log})
 	r.nodes = node.New(node.Config{
 		Cache: r.cache, Runner: runner, Leader: r.leader, Live: live, Timing: seam.Timing{HeartbeatInterval: beatEvery, HeartbeatTimeout: beatTimeout},
 		Allocatable: r.index.Allocatable, Now: clock, Log: log,
 	})
 	r.asNode = node.NewAgent(r.nodes)
-	r.agents = agent.New(agent.Config{Store: s, Cache: r.cache, Leader: r.leader, History: history, Now: clock, Log: log})
+	r.agents = agent.New(agent.Config{Store: s, Cache: r.cache, Leader: r.leader, History: history, Seen: seen, Now: clock, Log: log})
 	r.cfg = placement.Config{
-		Store: s, Cache: r.cache, Index: r.index, Live: live, History: history, HeartbeatTimeout: beatTimeout, HeartbeatInterval: beatEvery, Now: clock, Log: log,
+		Store: s, Cache: r.cache, Index: r.index, Live: live, History: history, Seen: seen, HeartbeatTimeout: beatTimeout, HeartbeatInterval: beatEvery, Now: clock, Log: log,
 	}
 	r.close = func() {
 		cancel()

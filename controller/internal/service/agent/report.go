@@ -41,6 +41,7 @@ func (s *Service) ReportStatus(ctx context.Context, req *agentv1.ReportStatusReq
 	if !s.isNews(nodeID, req) {
 		return &agentv1.ReportStatusResponse{}, nil
 	}
+	s.cfg.Seen.Note(nodeID, req.GetSessionId(), req.GetVms())
 	r := &report{s: s, node: nodeID, req: req, before: map[string]computev1.VMPhase{}}
 	if err := s.write(ctx, fence, r.items()); err != nil {
 		return nil, err

@@ -20,7 +20,8 @@ type Config struct {
 	Cache   *state.Cache
 	Leader  *state.Leader
 	History *state.History
-	Sealer  seam.Sealer // nil: VMs with secret user-data are not sent
+	Seen    *state.Sightings // what nodes say of VMs, placed there or not; nil: nobody wants to know
+	Sealer  seam.Sealer      // nil: VMs with secret user-data are not sent
 	Now     func() time.Time
 	Log     *slog.Logger
 }
