@@ -17,6 +17,8 @@ const (
 	CondRealisable = "Realisable"
 	// CondPlaced tells whether a VM has a node.
 	CondPlaced = "Placed"
+	// CondClaim is FALSE on a placed VM that waits for room where it lies.
+	CondClaim = "ClaimGranted"
 )
 
 // NextStatus is the record after a report of its node. The same record comes back, not a copy, when the report is of an older epoch or changes
@@ -44,12 +46,20 @@ func NextStatus(rec *statev1.VMRecord, rep *agentv1.VMReport, now time.Time) *st
 		status.Phase = computev1.VMPhase_VM_PHASE_DELETING
 	}
 	settleRealisable(status, rep, now)
+	keepWait(status)
 	stopByGuest(next, rep)
 	if proto.Equal(next, rec) {
 		return rec
 	}
 	status.ReportTime = timestamppb.New(now)
 	return next
+}
+
+// keepWait says again what the VM waits for of the controller, where the node has nothing to say: a report must not wipe it out.
+func keepWait(status *computev1.VMStatus) {
+	if c := Condition(status.GetConditions(), CondClaim); c != nil && status.GetReason() == "" {
+		status.Reason, status.Message = c.GetReason(), c.GetMessage()
+	}
 }
 
 // settleRealisable keeps the permanent failure of the present spec, and forgets it once something is realised.
@@ -83,6 +93,7 @@ func NewGeneration(rec *statev1.VMRecord, now time.Time) {
 	vm.Meta.Generation++
 	vm.Meta.UpdateTime = timestamppb.New(now)
 	DropCondition(&vm.Status.Conditions, CondRealisable)
+	DropCondition(&vm.Status.Conditions, CondClaim)
 }
 
 // SetCondition puts a condition in place of the one of its type; transition_time moves only when status does.

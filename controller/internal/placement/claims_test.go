@@ -170,7 +170,6 @@ type fleet struct {
 	*rig
 	rt     *rapid.T
 	ledger *ledger
-	losing *losing
 	ids    []string // of nodes
 	made   int
 	old    []*placement.Stepper // leaders of before, who do not know it
@@ -328,10 +327,8 @@ func TestClaimsEqualRecount(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		r := newRig(rt, scheduler.Config{OvercommitCPU: 2, OvercommitMemory: 1.5})
 		defer r.close()
-		f := &fleet{rig: r, rt: rt, losing: &losing{Store: r.store}}
-		f.cfg.Store = f.losing
+		f := &fleet{rig: r, rt: rt}
 		f.losing.meddle = f.meddle
-		f.step, _ = placement.NewStepper(f.ctx, f.cfg, f.lead.Fence())
 		f.ledger = newLedger(r)
 		schedule := func(*rapid.T) { f.leaderStep(func(s *placement.Stepper) error { return s.Schedule(f.ctx) }) }
 		finish := func(*rapid.T) { f.leaderStep(func(s *placement.Stepper) error { return s.Finish(f.ctx) }) }

@@ -20,8 +20,8 @@ func (w *worker) finish(ctx context.Context) error {
 		seen := map[string]bool{}
 		for _, c := range changes {
 			row := c.New
-			if row == nil && c.Old.Kind == state.KindVolume && c.Old.Owner != "" {
-				row = w.Cache.Row(state.KindVM, c.Old.Owner)
+			if v := c.Row(); v.Kind == state.KindVolume && v.Owner != "" { // it is gone, or lies on no node any more
+				row = w.Cache.Row(state.KindVM, v.Owner)
 			}
 			if row != nil && row.Deleting && !seen[row.ID] {
 				seen[row.ID] = true

@@ -8,7 +8,6 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/scheduler"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
-	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
 )
 
@@ -72,5 +71,5 @@ func claimOff(rec *statev1.VMRecord) bool {
 }
 
 func unplaced(row *state.Row) bool {
-	return row != nil && len(row.Nodes) == 0 && !row.Deleting && computev1.VMPhase(row.Phase) == computev1.VMPhase_VM_PHASE_PENDING
+	return row != nil && len(row.Nodes) == 0 && !row.Deleting // whatever its phase says
 }

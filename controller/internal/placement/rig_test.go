@@ -14,6 +14,7 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/service/agent"
 	"github.com/limiquantix/limiquantix/controller/internal/service/caller"
 	"github.com/limiquantix/limiquantix/controller/internal/service/node"
+	"github.com/limiquantix/limiquantix/controller/internal/service/operation"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
 	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
 	"github.com/limiquantix/limiquantix/controller/internal/service/vm"
@@ -41,6 +42,8 @@ type rig struct {
 	t      failer
 	ctx    context.Context
 	store  store.Store
+	losing *losing // between everybody who writes and the store
+	ops    *operation.Service
 	cache  *state.Cache
 	leader *state.Leader
 	index  *placement.Index
@@ -62,22 +65,24 @@ func newRig(t failer, cfg scheduler.Config) *rig {
 	log := slog.New(slog.DiscardHandler)
 	r := &rig{t: t, ctx: caller.WithPrincipal(ctx, "admin"), store: s, leader: &state.Leader{}, now: time.Now()}
 	clock := func() time.Time { return r.now }
+	r.losing = &losing{Store: s}
 	r.cache = state.NewCache(s, log, time.Now)
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = r.cache.Run(ctx) }()
 	<-r.cache.Loaded()
 	r.index = placement.NewIndex(r.cache, cfg)
-	runner := &request.Runner{Store: s, Cache: r.cache, Now: clock}
+	runner := &request.Runner{Store: r.losing, Cache: r.cache, Now: clock}
 	history, live, seen := state.NewHistory(), state.NewLiveness(), state.NewSightings()
 	r.vms = vm.New(vm.Config{Cache: r.cache, Runner: runner, History: history, Explain: r.index, Now: clock, Log: log})
 	r.nodes = node.New(node.Config{
 		Cache: r.cache, Runner: runner, Leader: r.leader, Live: live, Timing: seam.Timing{HeartbeatInterval: beatEvery, HeartbeatTimeout: beatTimeout},
 		Allocatable: r.index.Allocatable, Now: clock, Log: log,
 	})
+	r.ops = operation.New(operation.Config{Cache: r.cache, Runner: runner, History: history, Now: clock})
 	r.asNode = node.NewAgent(r.nodes)
-	r.agents = agent.New(agent.Config{Store: s, Cache: r.cache, Leader: r.leader, History: history, Seen: seen, Now: clock, Log: log})
+	r.agents = agent.New(agent.Config{Store: r.losing, Cache: r.cache, Leader: r.leader, History: history, Seen: seen, Now: clock, Log: log})
 	r.cfg = placement.Config{
-		Store: s, Cache: r.cache, Index: r.index, Live: live, History: history, Seen: seen, HeartbeatTimeout: beatTimeout, HeartbeatInterval: beatEvery, Now: clock, Log: log,
+		Store: r.losing, Cache: r.cache, Index: r.index, Live: live, History: history, Seen: seen, HeartbeatTimeout: beatTimeout, HeartbeatInterval: beatEvery, Now: clock, Log: log,
 	}
 	r.close = func() {
 		cancel()
@@ -152,7 +157,9 @@ func (r *rig) resources(id string, cpus int32, memory int64) {
 	r.t.Helper()
 	_, err := r.asNode.RegisterNode(caller.WithNode(r.ctx, id), &computev1.RegisterNodeRequest{Node: &computev1.Node{Status: &computev1.NodeStatus{
 		Resources: &computev1.NodeResources{Cpus: cpus, MemoryBytes: memory},
-		Drivers:   []*computev1.DriverStatus{{Name: "fake", Kinds: []string{"compute"}, State: "healthy"}},
+		Drivers: []*computev1.DriverStatus{
+			{Name: "fake", Kinds: []string{"compute"}, State: "healthy"}, {Name: "local", Kinds: []string{"storage"}, State: "healthy"},
+		},
 	}}})
 	r.must(err)
 }

@@ -185,6 +185,7 @@ func (r *round) adjust(row *state.Row) {
 		return
 	}
 	domain.SetClaim(p.rec, rec, want)
+	domain.DropCondition(&rec.Vm.Status.Conditions, domain.CondClaim)
 	if rec.GetVm().GetStatus().GetReason() == unschedulable {
 		rec.Vm.Status.Reason, rec.Vm.Status.Message = "", ""
 	}
@@ -259,15 +260,18 @@ func (w *worker) writeNotes(ctx context.Context, q *queue) error {
 		}
 		rec := row.VM()
 		st := rec.GetVm().GetStatus()
-		if st.GetReason() == unschedulable && (st.GetMessage() == why || now.Sub(q.noted[id]) < noteEvery) {
+		kind := domain.CondPlaced
+		if st.GetVmPlacement() != nil {
+			kind = domain.CondClaim
+		}
+		said := domain.Condition(st.GetConditions(), kind)
+		if said.GetReason() == unschedulable && (said.GetMessage() == why || now.Sub(q.noted[id]) < noteEvery) {
 			continue
 		}
 		st.Reason, st.Message = unschedulable, why
-		if st.GetVmPlacement() == nil {
-			domain.SetCondition(&st.Conditions, &metav1.Condition{
-				Type: domain.CondPlaced, Status: metav1.ConditionStatus_CONDITION_STATUS_FALSE, Reason: unschedulable, Message: why,
-			}, now)
-		}
+		domain.SetCondition(&st.Conditions, &metav1.Condition{
+			Type: kind, Status: metav1.ConditionStatus_CONDITION_STATUS_FALSE, Reason: unschedulable, Message: why,
+		}, now)
 		var out state.Writer
 		out.Same(row)
 		out.Put(state.Key(state.KindVM, id), rec)

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -131,6 +132,9 @@ func (w *worker) sort(q *queue, changes []state.Change) {
 				room = room || c.Old != nil && len(c.Old.Nodes) == 0 && w.drawsOthers(q)
 				q.forget(row.ID)
 			}
+			if c.Old != nil && c.New != nil && len(c.New.Nodes) > 0 && !maps.Equal(c.Old.Labels, c.New.Labels) {
+				room = true // others may be drawn to it, or kept away no longer
+			}
 		case state.KindNode:
 			room = room || makesRoom(c)
 		case state.KindPool, state.KindImage:
@@ -147,7 +151,7 @@ func sameWish(c state.Change) bool {
 	if c.Old == nil {
 		return false
 	}
-	return c.Old.VM().GetVm().GetMeta().GetGeneration() == c.New.VM().GetVm().GetMeta().GetGeneration()
+	return c.Old.VM().GetVm().GetMeta().GetGeneration() == c.New.VM().GetVm().GetMeta().GetGeneration() && maps.Equal(c.Old.Labels, c.New.Labels)
 }
 
 // drawsOthers reports whether a parked VM may want to be where another has just come.

@@ -8,7 +8,6 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
-	"github.com/limiquantix/limiquantix/controller/internal/placement"
 	"github.com/limiquantix/limiquantix/controller/internal/scheduler"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
@@ -54,13 +53,9 @@ func TestNodeShrinksUnderCommit(t *testing.T) {
 	t.Parallel()
 	r := newTestRig(t, scheduler.Config{})
 	n := r.join("n1", 4, 1024*mib)
-	l := &losing{Store: r.store, meddle: func() { r.resources(n, 1, 1024*mib) }}
-	r.cfg.Store = l
-	var err error
-	r.step, err = placement.NewStepper(r.ctx, r.cfg, r.lead.Fence())
-	r.must(err)
+	r.losing.meddle = func() { r.resources(n, 1, 1024*mib) }
 	id := r.create("one", &computev1.VMSpec{Cpu: &computev1.CPU{Vcpus: 2}, MemoryBytes: 128 * mib})
-	l.next = "meddle"
+	r.losing.next = "meddle"
 	r.must(r.step.Schedule(r.ctx))
 	if c := r.vm(id).GetClaim(); c != nil {
 		t.Fatalf("claim is %v", c)

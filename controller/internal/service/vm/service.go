@@ -2,6 +2,7 @@ package vm
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
@@ -84,22 +85,43 @@ func view(cache *state.Cache, rec *statev1.VMRecord, revision int64) *computev1.
 	if revision > 0 {
 		vm.Meta.Etag = domain.Etag(revision)
 	}
-	p := vm.GetStatus().GetVmPlacement()
-	if p == nil {
+	on := nodesOf(cache, rec)
+	reason, message := domain.Waits(rec, on)
+	silent := slices.ContainsFunc(on, func(n *computev1.Node) bool {
+		return n.GetStatus().GetPhase() == computev1.NodePhase_NODE_PHASE_UNKNOWN
+	})
+	if silent && vm.GetMeta().GetDeleteTime() == nil {
+		vm.Status.Phase = computev1.VMPhase_VM_PHASE_UNKNOWN
+		vm.Status.Reason = fault.ReasonName(metav1.Reason_REASON_NODE_UNREACHABLE)
+		vm.Status.Message = "node " + on[0].GetMeta().GetName() + " does not report; the VM may well run"
 		return vm
 	}
-	node := cache.Row(state.KindNode, p.GetNodeId())
-	if node == nil || !unheard(node) {
-		return vm
+	// Who is at work says more about it than we can; who is not has said nothing about the present.
+	if message != "" && (silent || vm.GetStatus().GetMessage() == "" || reason != "" && vm.GetStatus().GetReason() == "") {
+		vm.Status.Reason, vm.Status.Message = reason, message
 	}
-	vm.Status.Reason = fault.ReasonName(metav1.Reason_REASON_NODE_UNREACHABLE)
-	if vm.GetMeta().GetDeleteTime() != nil {
-		vm.Status.Message = "waits for node " + node.Name + ", which does not report; it ends when the node returns or is deleted with force"
-		return vm
-	}
-	vm.Status.Phase = computev1.VMPhase_VM_PHASE_UNKNOWN
-	vm.Status.Message = "node " + node.Name + " does not report; the VM may well run"
 	return vm
+}
+
+// nodesOf are the nodes on which something of a VM lies, as far as it matters for what it waits for: where it is placed, else, while it is being deleted, those that still hold its volumes.
+func nodesOf(cache *state.Cache, rec *statev1.VMRecord) []*computev1.Node {
+	vm := rec.GetVm()
+	var ids []string
+	if p := vm.GetStatus().GetVmPlacement(); p != nil {
+		ids = []string{p.GetNodeId()}
+	} else if vm.GetMeta().GetDeleteTime() != nil {
+		for _, v := range cache.Find(state.Query{Kind: state.KindVolume, Owner: vm.GetMeta().GetId()}).Rows {
+			ids = append(ids, v.Nodes...)
+		}
+	}
+	rest := domain.AtRest(rec)
+	var out []*computev1.Node
+	for _, id := range ids {
+		if row := cache.Row(state.KindNode, id); row != nil && (!rest || unheard(row)) { // most VMs are at rest: their nodes' records are not decoded
+			out = append(out, row.Node().GetNode())
+		}
+	}
+	return out
 }
 
 // unheard reports whether nothing is known of the VMs of a node.
