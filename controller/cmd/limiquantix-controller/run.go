@@ -192,8 +192,15 @@ func (c *controller) build(ctx context.Context, certificate *tls.Certificate) er
 	}
 	c.parts = newParts(c, leader)
 	c.lead.duties = c.parts.duties
+	peerCert, err := c.cluster.CA.IssueController(self.ID)
+	if err != nil {
+		return err
+	}
 	c.public = server.NewPublic(server.PublicConfig{
 		Services: c.parts.services, Tokens: c.tokens, Probes: c.probes(self), Metrics: c.metrics, Log: c.log,
+		Forwarding: &server.Forwarding{
+			Leadership: c.lead, CA: c.cluster.CA, Certificate: peerCert, Revision: c.cache.Revision, Await: c.cache.Wait,
+		},
 	})
 	c.http = server.NewHTTP(c.public, certificate, c.log)
 
@@ -205,7 +212,7 @@ func (c *controller) build(ctx context.Context, certificate *tls.Certificate) er
 	}
 	c.agents, err = server.NewAgent(server.AgentConfig{
 		Agent: c.parts.agentAPI, Node: c.parts.nodeForAgents, CA: c.cluster.CA, Certificate: serverCert,
-		Nodes: c.nodeRecord, Leadership: c.lead, Metrics: c.metrics, Log: c.log, Now: time.Now,
+		Nodes: c.nodeRecord, Leadership: c.lead, Metrics: c.metrics, Log: c.log, Now: time.Now, Peers: c.public.Peers(),
 	})
 	return err
 }

@@ -5,11 +5,11 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/limiquantix/limiquantix/controller/internal/pki"
@@ -41,6 +41,8 @@ type AgentConfig struct {
 	Metrics     *Metrics
 	Log         *slog.Logger
 	Now         func() time.Time
+	// Peers serves other controllers, see Public.Peers; nil = they are refused.
+	Peers http.Handler
 
 	recheck time.Duration // tests look more often
 }
@@ -48,6 +50,7 @@ type AgentConfig struct {
 // Agent is the agent port: gRPC with TLS, where a node is who its certificate says.
 type Agent struct {
 	grpc  *grpc.Server
+	peers *peerPort // nil = none
 	drain func()
 }
 
@@ -58,8 +61,12 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 	if cfg.recheck > 0 {
 		g.every = cfg.recheck
 	}
+	var peers *peerPort
+	if cfg.Peers != nil {
+		peers = newPeerPort(cfg.CA.ClusterID(), cfg.Peers, cfg.Log)
+	}
 	srv := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(&tls.Config{
+		grpc.Creds(newPortCredentials(&tls.Config{
 			Certificates: []tls.Certificate{cfg.Certificate},
 			ClientCAs:    cfg.CA.Pool(),
 			// Enrol comes without; the gate refuses the rest.
@@ -67,7 +74,7 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 			MinVersion: tls.VersionTLS13,
 			// A resumed session keeps a certificate for good that was verified once.
 			SessionTicketsDisabled: true,
-		})),
+		}, peers)),
 		grpc.ChainUnaryInterceptor(g.unary),
 		grpc.ChainStreamInterceptor(g.stream),
 		grpc.MaxRecvMsgSize(MaxMessage),
@@ -82,15 +89,31 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 	if err := checkRules(srv.GetServiceInfo(), agentRules); err != nil {
 		return nil, err
 	}
-	return &Agent{grpc: srv, drain: sync.OnceFunc(func() { close(draining) })}, nil
+	return &Agent{grpc: srv, peers: peers, drain: sync.OnceFunc(func() { close(draining) })}, nil
 }
 
 // Serve accepts agents until Stop; nil then.
-func (a *Agent) Serve(l net.Listener) error { return a.grpc.Serve(l) }
+func (a *Agent) Serve(l net.Listener) error {
+	var peers sync.WaitGroup
+	if a.peers != nil {
+		peers.Go(func() { a.peers.serve(l.Addr()) })
+	}
+	err := a.grpc.Serve(l)
+	if a.peers != nil {
+		a.peers.close()
+	}
+	peers.Wait()
+	return err
+}
 
 // Stop accepts nothing new, ends streams, and waits for calls under way until ctx ends.
 func (a *Agent) Stop(ctx context.Context) {
 	a.drain()
+	var peers sync.WaitGroup
+	defer peers.Wait()
+	if a.peers != nil {
+		peers.Go(func() { a.peers.stop(ctx) })
+	}
 	done := make(chan struct{})
 	go func() {
 		a.grpc.GracefulStop()

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"net/http/httputil"
 	"sort"
 	"strings"
 	"sync"
@@ -48,23 +49,33 @@ type PublicConfig struct {
 	Probes   Probes
 	Metrics  *Metrics
 	Log      *slog.Logger
+	// Forwarding is how calls that only the leader can serve get there; nil serves everything here.
+	Forwarding *Forwarding
 }
 
 // Public is the public port's HTTP handler.
 type Public struct {
 	log       *slog.Logger
 	metrics   *Metrics
+	tokens    *Tokens
 	mux       *http.ServeMux
 	errors    *connect.ErrorWriter
 	methods   map[string]bool // procedures that exist
 	draining  chan struct{}
 	drainOnce sync.Once
+
+	forwarding *Forwarding
+	proxy      *httputil.ReverseProxy
 }
 
 // NewPublic builds the handler: every service, reflection, and the HTTP endpoints.
 func NewPublic(cfg PublicConfig) *Public {
 	p := &Public{
-		log: cfg.Log, metrics: cfg.Metrics, mux: http.NewServeMux(), methods: map[string]bool{}, draining: make(chan struct{}),
+		log: cfg.Log, metrics: cfg.Metrics, tokens: cfg.Tokens, mux: http.NewServeMux(), methods: map[string]bool{},
+		draining: make(chan struct{}), forwarding: cfg.Forwarding,
+	}
+	if p.forwarding != nil {
+		p.proxy = p.newProxy(p.forwarding)
 	}
 	base := append(jsonCodecs(),
 		connect.WithReadMaxBytes(MaxMessage),
@@ -126,6 +137,15 @@ func (p *Public) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.mux.ServeHTTP(w, r)
 		return
 	}
+	serve := p.mux.ServeHTTP
+	if p.forwards(r) {
+		serve = p.forward
+	}
+	p.observed(w, r, serve)
+}
+
+// observed serves an RPC.
+func (p *Public) observed(w http.ResponseWriter, r *http.Request, serve http.HandlerFunc) {
 	start := time.Now()
 	c := &call{requestID: chosenRequestID(r.Header.Get("X-Request-Id"))}
 	ctx := withCall(r.Context(), c)
@@ -146,7 +166,7 @@ func (p *Public) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	p.mux.ServeHTTP(sw, r.WithContext(ctx))
+	serve(sw, r.WithContext(ctx))
 }
 
 // unaryBody reports whether the body is one message.
