@@ -62,13 +62,15 @@ func OpenCluster(ctx context.Context, s store.Store, dir string, now func() time
 	if err != nil {
 		return nil, err
 	}
-	key, err := seal.LoadKey(filepath.Join(dir, KeyFile))
+	keyPath := filepath.Join(dir, KeyFile)
+	key, err := seal.LoadKey(keyPath)
 	if err != nil {
-		return nil, fmt.Errorf("the cluster exists, and its secrets are sealed with a key file: %w (copy it from the controller that made the cluster, or from its backup)", err)
+		return nil, fmt.Errorf("cluster %s exists, and its secrets are sealed with a key file: %w (copy it from the controller that made the cluster, or from its backup)", rec.GetClusterId(), err)
 	}
 	caKey, err := key.Open(rec.GetCaKeySealed(), []byte(ClusterKey))
 	if err != nil {
-		return nil, fmt.Errorf("open the CA's key with %s: %w", filepath.Join(dir, KeyFile), err)
+		return nil, fmt.Errorf("the key file %s is not that of cluster %s, which the store holds: put %s from the controller that made the cluster, or from its backup, in its place (%w)",
+			keyPath, rec.GetClusterId(), KeyFile, err)
 	}
 	ca, err := Load(rec.GetClusterId(), rec.GetCaCertificate(), caKey, now)
 	if err != nil {
@@ -91,7 +93,8 @@ func readCluster(value []byte) (*statev1.ClusterRecord, error) {
 func createCluster(ctx context.Context, s store.Store, dir string, now func() time.Time) error {
 	keyPath := filepath.Join(dir, KeyFile)
 	key, err := seal.LoadKey(keyPath)
-	if errors.Is(err, seal.ErrNoKey) {
+	made := errors.Is(err, seal.ErrNoKey)
+	if made {
 		key, err = seal.CreateKey(keyPath)
 	}
 	if err != nil {
@@ -125,8 +128,17 @@ func createCluster(ctx context.Context, s store.Store, dir string, now func() ti
 	if err != nil {
 		return fmt.Errorf("store the cluster's identity: %w", err)
 	}
-	if !res[0].Succeeded { // another controller was faster; its token counts
-		return errors.Join(os.Remove(filepath.Join(dir, TokenFile)))
+	if res[0].Succeeded {
+		return nil
+	}
+	// Another controller was faster; its token counts, and its key.
+	if err := os.Remove(filepath.Join(dir, TokenFile)); err != nil {
+		return fmt.Errorf("another controller made the cluster; remove the admin token of ours: %w", err)
+	}
+	if made {
+		if err := os.Remove(keyPath); err != nil {
+			return fmt.Errorf("another controller made the cluster; remove the key file of ours: %w", err)
+		}
 	}
 	return nil
 }
