@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/limiquantix/limiquantix/controller/internal/config"
 	"github.com/limiquantix/limiquantix/controller/internal/store"
@@ -17,6 +18,9 @@ import (
 
 // externalPrefix goes before our keys in a cluster that others may use too.
 const externalPrefix = "/limiquantix/"
+
+// leaderTTL is how long the other controllers wait for a leader that fell silent: another leads well within ten seconds.
+const leaderTTL = 6 * time.Second
 
 // openStore makes the data directory and opens the store.
 func openStore(ctx context.Context, cfg config.Config, log *slog.Logger) (store.Store, error) {
@@ -32,6 +36,7 @@ func openStore(ctx context.Context, cfg config.Config, log *slog.Logger) (store.
 		return memory.Open(memory.Options{}), nil
 	case len(cfg.Store.Endpoints) > 0:
 		common.Prefix = externalPrefix
+		common.ElectionTTL = leaderTTL
 		return etcd.OpenExternal(ctx, etcd.ExternalConfig{Common: common, Endpoints: cfg.Store.Endpoints})
 	}
 	s, err := etcd.OpenEmbedded(ctx, etcd.EmbeddedConfig{Common: common, Dir: filepath.Join(cfg.DataDir, "etcd")})
