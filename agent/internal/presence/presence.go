@@ -157,8 +157,8 @@ func (p *Presence) beatLoop(ctx context.Context) {
 			if late++; fault.From(err).Code != codes.DeadlineExceeded {
 				late = 0
 			}
-			if late >= 2 { // a connection that takes everything and answers nothing
-				p.c.Link.Drop(conn)
+			if late >= 2 { // a connection that takes everything and answers nothing, as that of a controller that was stopped
+				p.c.Link.Failed(conn, err)
 				late = 0
 			}
 			wait = min(wait, link.Backoff(failures, maxRetry, rand.Float64()))
