@@ -6,10 +6,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -18,13 +20,27 @@ import (
 	"github.com/limiquantix/limiquantix/test/stack"
 )
 
-// suites are what can be soaked: a test of test/e2e and how often it counts.
+// suites are what can be soaked: tests of a package below test and how often they count.
 var suites = map[string]struct {
+	pkg   string
 	run   string
 	count string // of stack.CountEnv
 	what  string
 }{
-	"kills": {"TestGuestsOutliveEverything", "100", "kill -9 of agent, plugin, controller and libvirtd, and restarts of the agent, each so often, in an order drawn from the seed, with two real guests; before each, calls are acknowledged that must hold after it"},
+	"kills": {"./e2e", "TestGuestsOutliveEverything", "100", "kill -9 of agent, plugin, controller and libvirtd, and restarts of the agent, each so often, in an order drawn from the seed, with two real guests; before each, calls are acknowledged that must hold after it"},
+	"leader": {"./leader", "TestLeaderFails", "100", "two controllers on one external etcd, two agents with the reference driver, clients that create and delete through both: so often the leader is killed (kill -9), and so often it is stopped with a write of its under way, woken once the other leads, and asked for a leader's write; every acknowledged call is checked against the store, every write's fence is seen by the etcd"},
+	"slots":  {"./leader", "TestLastSlots", "1000", "64 clients create at once onto the last free slots, so often over HTTP against one controller with its own etcd, and again against two controllers on one external etcd: claims equal capacity exactly each time, and the surplus waits with a reason"},
+}
+
+// figuresOf are the rows that tests print: lines that hold "evidence: ".
+func figuresOf(out string) string {
+	var b strings.Builder
+	for line := range strings.Lines(out) {
+		if _, row, ok := strings.Cut(strings.TrimSpace(line), "evidence: "); ok {
+			fmt.Fprintf(&b, "| %s |\n", row)
+		}
+	}
+	return b.String()
 }
 
 func main() {
@@ -36,7 +52,7 @@ func main() {
 
 func run() error {
 	if len(os.Args) != 2 || suites[os.Args[1]].run == "" {
-		return fmt.Errorf("usage: make soak SUITE=kills")
+		return fmt.Errorf("usage: make soak SUITE=%s", strings.Join(slices.Sorted(maps.Keys(suites)), "|"))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -47,7 +63,7 @@ func run() error {
 	}
 	began := time.Now()
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, "go", "test", "./e2e", "-count=1", "-v", "-timeout", "2h", "-run", "^"+suite.run+"$")
+	cmd := exec.CommandContext(ctx, "go", "test", suite.pkg, "-count=1", "-v", "-timeout", "2h", "-run", "^"+suite.run+"$")
 	cmd.Dir = filepath.Join(root, "test")
 	seed := os.Getenv(stack.SeedEnv)
 	if seed == "" {
@@ -80,10 +96,10 @@ func run() error {
 | libvirt | %s |
 | QEMU | %s |
 | Go | %s |
-
+%s
 Made by: make soak SUITE=%s
 `, name, suite.what, verdict, suite.count, seed, time.Since(began).Round(time.Second), began.UTC().Format("2006-01-02"), version("git", "-C", root, "rev-parse", "HEAD"),
-		version("libvirtd", "--version"), version("qemu-system-x86_64", "--version"), version("go", "version"), name)
+		version("libvirtd", "--version"), version("qemu-system-x86_64", "--version"), version("go", "version"), figuresOf(out.String()), name)
 	if err := os.WriteFile(filepath.Join(root, "docs", "evidence", name+".md"), []byte(text), 0o644); err != nil { //nolint:gosec // a document
 		return err
 	}
