@@ -52,7 +52,8 @@ type Plan[R proto.Message] struct {
 	Refused func(c store.Check) error
 }
 
-// Do runs a mutation: try works out from the cache what to write, and is called again when that was overtaken. R must be a pointer to a message
+// Do runs a mutation: try works out from the cache what to write, and is called again when that was overtaken. That nothing has to change, or that it
+// cannot be done, counts only if the cache was not behind the store: another controller may have written meanwhile. R must be a pointer to a message
 // whose zero value new makes.
 func Do[R proto.Message](ctx context.Context, r *Runner, call Call, try func(ctx context.Context) (*Plan[R], error)) (R, error) {
 	var none R
@@ -73,8 +74,20 @@ func Do[R proto.Message](ctx context.Context, r *Runner, call Call, try func(ctx
 			return none, Fault(err)
 		}
 	}
+	fresh := false
 	for range maxTries {
+		seen := r.Cache.Revision()
 		plan, err := try(ctx)
+		if !fresh && (err != nil || len(plan.Txn.Ops) == 0) {
+			// No commit would show that this was worked out from the past.
+			behind, wait := r.catchUp(ctx, seen)
+			if wait != nil {
+				return none, Fault(wait)
+			}
+			if fresh = true; behind {
+				continue
+			}
+		}
 		if err != nil {
 			return none, err
 		}
@@ -126,6 +139,15 @@ func Do[R proto.Message](ctx context.Context, r *Runner, call Call, try func(ctx
 		}
 	}
 	return none, fault.New(metav1.Reason_REASON_BUSY, "%s: the object changed %d times meanwhile", call.Method, maxTries).WithRemedy("try again")
+}
+
+// catchUp waits until the cache knows what the store does, other controllers' writes included; behind says that it did not at revision seen.
+func (r *Runner) catchUp(ctx context.Context, seen int64) (behind bool, err error) {
+	now, err := r.Store.List(ctx, state.RequestPrefix, store.ListOptions{Limit: 1})
+	if err != nil {
+		return false, err
+	}
+	return now.Revision > seen, r.Cache.Wait(ctx, now.Revision)
 }
 
 func record[R proto.Message](r *Runner, call Call, sum []byte, plan *Plan[R]) ([]byte, error) {
