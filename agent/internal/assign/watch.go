@@ -17,7 +17,7 @@ import (
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
 )
 
-const maxRetry = 5 * time.Second
+const maxRetry = 2 * time.Second
 
 // Sink takes what is wanted. No method waits for long: the stream does meanwhile.
 type Sink interface {

@@ -23,7 +23,7 @@ import (
 const (
 	defaultInterval = 5 * time.Second
 	minInterval     = 50 * time.Millisecond
-	maxRetry        = 5 * time.Second
+	maxRetry        = 2 * time.Second
 )
 
 // Config is what presence needs to know.

@@ -24,7 +24,7 @@ const (
 	maxBatch = 500
 	// eventsKept bounds events that were not taken yet; the oldest are dropped.
 	eventsKept = 1000
-	maxRetry   = 5 * time.Second
+	maxRetry   = 2 * time.Second
 )
 
 type key struct{ kind, id string }
