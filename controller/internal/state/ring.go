@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"time"
 
 	"github.com/limiquantix/limiquantix/proto/fault"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
@@ -71,6 +72,17 @@ func (c *Cache) Subscribe(revision int64) (*Subscription, error) {
 		i--
 	}
 	return &Subscription{cache: c, next: c.ring.first + int64(i), rev: revision}, nil
+}
+
+// resumeWait is how far this controller may be behind the one that a client came from.
+const resumeWait = 5 * time.Second
+
+// Resume is Subscribe for who got the revision from another controller, which may have known it earlier: it waits a while until it is known here too.
+func (c *Cache) Resume(ctx context.Context, revision int64) (*Subscription, error) {
+	wait, cancel := context.WithTimeout(ctx, resumeWait)
+	defer cancel()
+	_ = c.Wait(wait, revision) // one that does not come is of the future, and refused as such
+	return c.Subscribe(revision)
 }
 
 // Next waits for changes, and returns all there are with the revision up to which that is all. The changes are shared: do not change the slice.

@@ -32,7 +32,7 @@ func (s *Service) watch(ctx context.Context, m *computev1.WatchVMsRequest, send 
 	if from == 0 {
 		from = s.cfg.Cache.Revision()
 	}
-	sub, err := s.cfg.Cache.Subscribe(from)
+	sub, err := s.cfg.Cache.Resume(ctx, from)
 	if err != nil {
 		return err
 	}
