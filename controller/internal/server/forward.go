@@ -48,7 +48,10 @@ type Forwarding struct {
 	Await    func(ctx context.Context, revision int64) error
 }
 
-type leaderKey struct{}
+type (
+	leaderKey  struct{}
+	unblockKey struct{}
+)
 
 // newProxy passes HTTP requests on to the agent port of the leader that their context names. Both ends authenticate each other with the cluster's CA;
 // the client's own token travels with the request, and the leader checks it as if it had come to it first.
@@ -61,7 +64,7 @@ func (p *Public) newProxy(f *Forwarding) *httputil.ReverseProxy {
 			r.Out.Header.Set("X-Request-Id", RequestID(r.In.Context()))
 			r.Out.Header.Set(revisionHeader, strconv.FormatInt(f.Revision(), 10))
 		},
-		Transport: &http.Transport{
+		Transport: unblocking{&http.Transport{
 			DialContext:         (&net.Dialer{Timeout: peerDialTime}).DialContext,
 			TLSHandshakeTimeout: peerDialTime,
 			TLSClientConfig: &tls.Config{
@@ -71,7 +74,7 @@ func (p *Public) newProxy(f *Forwarding) *httputil.ReverseProxy {
 			DisableCompression: true, // the ends negotiate that
 			IdleConnTimeout:    time.Minute,
 			HTTP2:              &http.HTTP2Config{SendPingTimeout: peerSilence, PingTimeout: peerSilence},
-		},
+		}},
 		FlushInterval: -1,
 		ModifyResponse: func(r *http.Response) error {
 			r.Header.Del("X-Request-Id") // ours stands there already
@@ -118,6 +121,8 @@ func (p *Public) forward(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(r.Context(), leaderKey{}, leader.Address))
 	defer cancel(nil)
+	client := http.NewResponseController(w)
+	ctx = context.WithValue(ctx, unblockKey{}, func() { _ = client.SetReadDeadline(time.Now()) })
 	stop := make(chan struct{})
 	defer close(stop)
 	go func() {

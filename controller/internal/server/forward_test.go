@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -79,6 +80,7 @@ type member struct {
 	url    string
 	agents string
 	asked  atomic.Int64 // the revision that was waited for last
+	die    func()       // closes every connection of the agent port
 }
 
 func newMember(t *testing.T, ca *pki.CA, id string) *member {
@@ -112,6 +114,7 @@ func newMember(t *testing.T, ca *pki.CA, id string) *member {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.die = func() { _ = agents.peers.http.Close() }
 	srv := NewHTTP(public, nil, log)
 	var listeners [2]net.Listener
 	for i := range listeners {
@@ -265,5 +268,41 @@ func TestPeersMayDoNoMore(t *testing.T) {
 	}
 	if code, err := ask(twin, computev1connect.VMServiceListVMEventsProcedure); err == nil {
 		t.Error("a controller of another cluster was let in", code)
+	}
+}
+
+// A client whose call goes through another controller is told when the leader dies.
+func TestLeadersDeathIsTold(t *testing.T) {
+	t.Parallel()
+	for name, opts := range protocols {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			leader, other, client := pair(t)
+			opts := append(opts[:len(opts):len(opts)], connect.WithInterceptors(bearer{testToken}))
+			s := computev1connect.NewVMServiceClient(client, other.url, opts...).OpenConsole(t.Context())
+			if err := s.Send(&computev1.OpenConsoleRequest{}); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Receive(); err != nil {
+				t.Fatal(err)
+			}
+			leader.die()
+			told := make(chan error, 1)
+			go func() {
+				_, err := s.Receive()
+				told <- err
+			}()
+			select {
+			case err := <-told:
+				if err == nil || errors.Is(err, io.EOF) {
+					t.Errorf("told %v", err)
+				}
+			case <-time.After(20 * time.Second):
+				buf := make([]byte, 1<<20)
+				t.Fatalf("not told; %s", buf[:runtime.Stack(buf, true)])
+			}
+			_ = s.CloseRequest()
+			_ = s.CloseResponse()
+		})
 	}
 }
