@@ -78,6 +78,7 @@ type controller struct {
 	vms              computev1connect.VMServiceClient
 	nodes            computev1connect.NodeServiceClient
 	images           storagev1connect.ImageServiceClient
+	token            *bearer
 	id               string // of the process that runs, once ready
 }
 
@@ -215,7 +216,8 @@ func (m *controller) up(t *testing.T) {
 	transport.Protocols.SetUnencryptedHTTP2(false)
 	h2 := &http.Transport{Protocols: new(http.Protocols)}
 	h2.Protocols.SetUnencryptedHTTP2(true)
-	opt := connect.WithInterceptors(&bearer{strings.TrimSpace(string(b))})
+	m.token = &bearer{strings.TrimSpace(string(b))}
+	opt := connect.WithInterceptors(m.token)
 	m.vms = computev1connect.NewVMServiceClient(&http.Client{Transport: mixed{transport, h2}}, m.url, opt)
 	m.nodes = computev1connect.NewNodeServiceClient(&http.Client{Transport: transport}, m.url, opt)
 	m.images = storagev1connect.NewImageServiceClient(&http.Client{Transport: h2}, m.url, opt)

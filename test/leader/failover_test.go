@@ -137,6 +137,7 @@ func (k *cluster) kill(t *testing.T, l *ledger, round string) time.Duration {
 		t.Errorf("%s: %s served a leader's write and names %q as the leader", round, other.id, now)
 	}
 	leads.up(t)
+	k.heard(t, other, began)
 	l.check(t, round)
 	return took
 }
@@ -195,8 +196,27 @@ func (k *cluster) pause(t *testing.T, l *ledger, round string) time.Duration {
 		lead := leads.metric("limiquantix_controller_leader")
 		return lead == 0 && leads.info().Leader.ID == other.id, fmt.Sprint(lead, leads.info())
 	})
+	k.heard(t, other, began)
 	l.check(t, round)
 	return took
+}
+
+// heard waits until the new leader hears of every node.
+func (k *cluster) heard(t *testing.T, leads *controller, after time.Time) {
+	t.Helper()
+	await(t, bound(15*time.Second), "every agent has found the leader", func() (bool, string) {
+		res, err := leads.nodes.ListNodes(t.Context(), connect.NewRequest(&computev1.ListNodesRequest{}))
+		if err != nil {
+			return false, err.Error()
+		}
+		n := 0
+		for _, node := range res.Msg.GetNodes() {
+			if node.GetStatus().GetPhase() == computev1.NodePhase_NODE_PHASE_READY && node.GetStatus().GetHeartbeatTime().AsTime().After(after) {
+				n++
+			}
+		}
+		return n == len(k.agents), fmt.Sprint(res.Msg.GetNodes())
+	})
 }
 
 func enrolment(t *testing.T, by *controller, name string) *agentv1.EnrolRequest {
