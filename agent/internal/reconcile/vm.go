@@ -30,6 +30,7 @@ type vmState struct {
 	resumed    int  // resumptions of a blocked guest in a row
 	ends       endings
 	guest      *driverv1.GetGuestInfoResponse
+	phases     phases
 }
 
 // maxSteps bounds one run of a worker: a driver whose answers make no progress shall not keep it for ever.
@@ -85,6 +86,7 @@ func (e *Engine) reconcileVM(ctx context.Context, w *want) (time.Duration, strin
 			return r.settle(dec)
 		}
 		if transitional(dec.Do) {
+			r.s.phases.enter(d.GetGeneration(), dec.Step, e.now())
 			r.report(dec, problem{})
 		}
 		if err := r.do(ctx, dec.Do); err != nil {
@@ -114,6 +116,11 @@ func (r *vmRun) settle(dec decision) (time.Duration, string) {
 	if dec.Realised && r.rec.Generation != r.d.GetGeneration() {
 		r.rec.Generation = r.d.GetGeneration()
 		r.keep()
+	}
+	if dec.Do == actWait {
+		r.s.phases.await(r.d.GetGeneration(), dec.Step, r.e.now())
+	} else {
+		r.s.phases.settle(r.e.now())
 	}
 	r.report(dec, problem{retry: dec.After, permanent: dec.Permanent})
 	if dec.Do == actWait {

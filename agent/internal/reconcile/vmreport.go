@@ -42,6 +42,7 @@ func (r *vmRun) report(dec decision, p problem) {
 	e.mu.Unlock()
 	rep := &agentv1.VMReport{
 		VmId: r.d.GetVmId(), Epoch: r.d.GetEpoch(), Status: st, GuestStopped: dec.GuestStopped, PermanentFailure: p.permanent, Step: dec.Step,
+		AttemptedGeneration: r.d.GetGeneration(), Phases: r.s.phases.of(r.d.GetGeneration()),
 	}
 	rep.ObservedGeneration = min(r.rec.Generation, r.d.GetGeneration()-1)
 	if dec.Realised {
@@ -89,8 +90,10 @@ func guestInfo(g *driverv1.GetGuestInfoResponse) *computev1.GuestInfo {
 
 func (r *vmRun) reportGone() {
 	if r.e.current(r.w) {
+		r.s.phases.settle(r.e.now())
 		r.e.reporter.VM(&agentv1.VMReport{
 			VmId: r.d.GetVmId(), Epoch: r.d.GetEpoch(), ObservedGeneration: r.d.GetGeneration(), Absent: true,
+			AttemptedGeneration: r.d.GetGeneration(), Phases: r.s.phases.of(r.d.GetGeneration()),
 			Status: &computev1.VMStatus{Phase: computev1.VMPhase_VM_PHASE_DELETING, ObservedGeneration: r.d.GetGeneration()},
 		})
 	}

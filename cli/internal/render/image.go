@@ -85,16 +85,28 @@ func OperationFields(o *operationv1.Operation, now time.Time) []Field {
 		{"Took", took(o, now)},
 	}
 	for _, p := range o.GetPhases() {
-		text := "under way"
-		if p.GetDuration() != nil {
-			text = p.GetDuration().AsDuration().Round(time.Millisecond).String()
-		}
-		f = append(f, Field{"Phase " + p.GetName(), text})
+		f = append(f, Field{"Phase " + p.GetName(), phaseText(o, p, now)})
 	}
 	if o.GetCancelRequested() {
 		f = append(f, Field{"Cancel", "requested"})
 	}
 	return f
+}
+
+// phaseText says how long a phase took, and from when to when after the operation was accepted.
+func phaseText(o *operationv1.Operation, p *operationv1.OperationPhase, now time.Time) string {
+	after := func(t time.Time) string {
+		return "+" + max(0, t.Sub(o.GetCreateTime().AsTime())).Round(time.Millisecond).String()
+	}
+	begin := p.GetStartTime().AsTime()
+	text := fmt.Sprintf("%s (%s to %s)", p.GetDuration().AsDuration().Round(time.Millisecond), after(begin), after(p.GetEndTime().AsTime()))
+	if p.GetEndTime() == nil {
+		text = fmt.Sprintf("under way for %s (from %s)", max(0, now.Sub(begin)).Round(time.Millisecond), after(begin))
+	}
+	if p.GetTries() > 1 {
+		text += fmt.Sprintf(", %d tries", p.GetTries())
+	}
+	return text
 }
 
 // ImageFields describes an image.

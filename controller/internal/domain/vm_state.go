@@ -45,7 +45,7 @@ func NextStatus(rec *statev1.VMRecord, rep *agentv1.VMReport, now time.Time) *st
 	if vm.GetMeta().GetDeleteTime() != nil {
 		status.Phase = computev1.VMPhase_VM_PHASE_DELETING
 	}
-	settleRealisable(status, rep, now)
+	settleRealisable(status, vm.GetMeta().GetGeneration(), rep, now)
 	keepWait(status)
 	stopByGuest(next, rep)
 	if proto.Equal(next, rec) {
@@ -63,7 +63,10 @@ func keepWait(status *computev1.VMStatus) {
 }
 
 // settleRealisable keeps the permanent failure of the present spec, and forgets it once something is realised.
-func settleRealisable(status *computev1.VMStatus, rep *agentv1.VMReport, now time.Time) {
+func settleRealisable(status *computev1.VMStatus, generation int64, rep *agentv1.VMReport, now time.Time) {
+	if rep.GetAttemptedGeneration() < generation {
+		return // it speaks of a spec that is not wanted any more: what became of the present one is still to come
+	}
 	if rep.GetPermanentFailure() {
 		SetCondition(&status.Conditions, &metav1.Condition{
 			Type: CondRealisable, Status: metav1.ConditionStatus_CONDITION_STATUS_FALSE,

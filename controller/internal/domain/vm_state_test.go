@@ -130,12 +130,25 @@ func TestOperationOutcome(t *testing.T) {
 		{"failing, tried again", domain.VerbCreateVM, 3, with(failed, 2), opRuns},
 		{"failed for good", domain.VerbCreateVM, 3, func(r *statev1.VMRecord) *statev1.VMRecord {
 			rep := report(failed, 2)
-			rep.PermanentFailure, rep.Status.Reason = true, "IMAGE_REFUSED"
+			rep.PermanentFailure, rep.Status.Reason, rep.AttemptedGeneration = true, "IMAGE_REFUSED", 3
+			return domain.NextStatus(r, rep, time.Now())
+		}, opFails},
+		{"an older spec failed for good, and its report comes late", domain.VerbUpdateVM, 3, func(r *statev1.VMRecord) *statev1.VMRecord {
+			rep := report(failed, 2)
+			rep.PermanentFailure, rep.Status.Reason, rep.AttemptedGeneration = true, "IMAGE_REFUSED", 2
+			return domain.NextStatus(r, rep, time.Now())
+		}, opRuns},
+		{"failed for good, then word of an older spec", domain.VerbUpdateVM, 3, func(r *statev1.VMRecord) *statev1.VMRecord {
+			rep := report(failed, 2)
+			rep.PermanentFailure, rep.Status.Reason, rep.AttemptedGeneration = true, "IMAGE_REFUSED", 3
+			r = domain.NextStatus(r, rep, time.Now())
+			rep = report(failed, 2)
+			rep.AttemptedGeneration = 2
 			return domain.NextStatus(r, rep, time.Now())
 		}, opFails},
 		{"failed for good, then changed", domain.VerbUpdateVM, 4, func(r *statev1.VMRecord) *statev1.VMRecord {
 			rep := report(failed, 2)
-			rep.PermanentFailure = true
+			rep.PermanentFailure, rep.AttemptedGeneration = true, 3
 			r = domain.NextStatus(r, rep, time.Now())
 			domain.NewGeneration(r, time.Now())
 			return r

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"context"
+	"time"
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
@@ -64,7 +65,9 @@ func (w *worker) settleSome(ctx context.Context, rows []*state.Row) error {
 		op := rec.GetOperation()
 		now := w.Now()
 		domain.EndOperation(op, o, now)
-		op.Phases = w.History.Phases(op.GetObjectId(), op.GetCreateTime().AsTime(), now)
+		if op.GetObjectKind() == domain.KindVM {
+			op.Phases = w.History.Phases(op, Placed(op, w.Cache.Row(state.KindVM, op.GetObjectId()).VM()), now)
+		}
 		var out state.Writer
 		out.Same(row)
 		out.Put(state.Key(state.KindOperation, row.ID), rec)
@@ -75,9 +78,22 @@ func (w *worker) settleSome(ctx context.Context, rows []*state.Row) error {
 	}
 	_, err := w.commit(ctx, outs) // one that was overtaken has changed, and comes again
 	for _, id := range ended {
-		w.History.EndPhases(id)
+		if w.Cache.Row(state.KindVM, id) == nil {
+			w.History.EndPhases(id)
+		}
 	}
 	return err
+}
+
+// Placed is when a node was chosen for the object of an operation; zero = none is.
+func Placed(op *operationv1.Operation, rec *statev1.VMRecord) time.Time {
+	if p := rec.GetVm().GetStatus().GetVmPlacement(); p != nil {
+		return p.GetPlaceTime().AsTime()
+	}
+	if rec != nil && op.GetVerb() != domain.VerbDeleteVM {
+		return time.Time{}
+	}
+	return op.GetCreateTime().AsTime() // it has left its node
 }
 
 func (w *worker) outcome(rec *statev1.OperationRecord) domain.Outcome {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -22,17 +23,18 @@ type History struct {
 	mu     sync.Mutex
 	events map[string][]*computev1.VMEvent
 	order  []string // VM of each event, oldest first
-	phases map[string][]phase
+	phases map[string]passed
 }
 
-type phase struct {
-	name  string
-	start time.Time
+// passed is what a node passed with a generation of a VM.
+type passed struct {
+	generation int64
+	list       []*operationv1.OperationPhase
 }
 
 // NewHistory makes an empty one.
 func NewHistory() *History {
-	return &History{events: map[string][]*computev1.VMEvent{}, phases: map[string][]phase{}}
+	return &History{events: map[string][]*computev1.VMEvent{}, phases: map[string]passed{}}
 }
 
 // Add notes an event of a VM. The event belongs to the history from then on.
@@ -63,40 +65,61 @@ func (h *History) Events(vmID string) []*computev1.VMEvent {
 	return slices.Clone(h.events[vmID])
 }
 
-// Step notes that a VM's realisation entered a phase; the same one again changes nothing.
-func (h *History) Step(vmID, name string, now time.Time) {
-	if name == "" {
-		return
-	}
+// SetPhases notes the phases that a node passed with a generation of a VM. They belong to the history from then on.
+func (h *History) SetPhases(vmID string, generation int64, list []*operationv1.OperationPhase) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	ps := h.phases[vmID]
-	if len(ps) > 0 && ps[len(ps)-1].name == name || len(ps) >= 32 {
+	if old := h.phases[vmID]; old.generation > generation || len(list) == 0 {
 		return
 	}
-	h.phases[vmID] = append(ps, phase{name, now})
+	h.phases[vmID] = passed{generation, list}
 }
 
-// Phases are the phases passed since an operation began; end is zero while the last one runs.
-func (h *History) Phases(vmID string, since, end time.Time) []*operationv1.OperationPhase {
+// Phases are the phases of an operation on a VM: the controller's own, then those of its node. placed is when a node was chosen, zero = none is; end is
+// zero while the operation runs. A node's clock may differ from ours, so no phase of ours is shorter than nothing.
+func (h *History) Phases(op *operationv1.Operation, placed, end time.Time) []*operationv1.OperationPhase {
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	p := h.phases[op.GetObjectId()]
+	h.mu.Unlock()
+	begin := op.GetCreateTime().AsTime()
 	var out []*operationv1.OperationPhase
-	ps := h.phases[vmID]
-	for i, p := range ps {
-		if p.start.Before(since) {
-			continue
+	if placed.IsZero() {
+		return append(out, newPhase("queued", begin, end))
+	}
+	if placed.After(begin) {
+		out = append(out, newPhase("queued", begin, placed))
+		begin = placed
+	}
+	if p.generation < op.GetGeneration() || len(p.list) == 0 {
+		return append(out, newPhase("assigned", begin, end))
+	}
+	first := p.list[0].GetStartTime().AsTime()
+	if first.Before(begin) {
+		first = begin
+	}
+	out = append(out, newPhase("assigned", begin, first))
+	for _, one := range p.list {
+		one = proto.CloneOf(one)
+		if one.GetEndTime() == nil && !end.IsZero() {
+			one = newPhase(one.GetName(), one.GetStartTime().AsTime(), end)
 		}
-		o := &operationv1.OperationPhase{Name: p.name, StartTime: timestamppb.New(p.start)}
-		switch {
-		case i+1 < len(ps):
-			o.Duration = durationpb.New(ps[i+1].start.Sub(p.start))
-		case !end.IsZero():
-			o.Duration = durationpb.New(end.Sub(p.start))
-		}
-		out = append(out, o)
+		out = append(out, one)
+	}
+	if last := p.list[len(p.list)-1].GetEndTime(); last != nil && op.GetObjectKind() == "VM" && op.GetVerb() == "DeleteVM" {
+		out = append(out, newPhase("cleanup", last.AsTime(), end)) // its volumes, and the records
 	}
 	return out
+}
+
+func newPhase(name string, begin, end time.Time) *operationv1.OperationPhase {
+	p := &operationv1.OperationPhase{Name: name, StartTime: timestamppb.New(begin)}
+	if !end.IsZero() {
+		if end.Before(begin) {
+			end = begin
+		}
+		p.EndTime, p.Duration = timestamppb.New(end), durationpb.New(end.Sub(begin))
+	}
+	return p
 }
 
 // EndPhases forgets a VM's phases.

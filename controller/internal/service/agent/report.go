@@ -43,6 +43,7 @@ func (s *Service) ReportStatus(ctx context.Context, req *agentv1.ReportStatusReq
 	}
 	s.cfg.Seen.Note(nodeID, req.GetSessionId(), req.GetVms())
 	r := &report{s: s, node: nodeID, req: req, before: map[string]computev1.VMPhase{}}
+	r.phases() // before the write: an operation that it ends takes them along
 	if err := s.write(ctx, fence, r.items()); err != nil {
 		return nil, err
 	}
@@ -147,7 +148,16 @@ func (r *report) items() []item {
 	return out
 }
 
-// remember keeps what is not stored: events and the steps of realisation.
+// phases keeps which phases VMs passed on the node.
+func (r *report) phases() {
+	for _, v := range r.req.GetVms() {
+		if row := r.ownVM(v.GetVmId(), v.GetEpoch()); row != nil {
+			r.s.cfg.History.SetPhases(row.ID, v.GetAttemptedGeneration(), v.GetPhases())
+		}
+	}
+}
+
+// remember keeps what is not stored: events.
 func (r *report) remember() {
 	now := r.s.cfg.Now()
 	for _, v := range r.req.GetVms() {
@@ -155,7 +165,6 @@ func (r *report) remember() {
 		if row == nil {
 			continue
 		}
-		r.s.cfg.History.Step(row.ID, v.GetStep(), now)
 		if word := transition(r.before[row.ID], computev1.VMPhase(row.Phase)); word != "" {
 			st := v.GetStatus()
 			r.s.cfg.History.Add(row.ID, &computev1.VMEvent{

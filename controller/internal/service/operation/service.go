@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
+	"github.com/limiquantix/limiquantix/controller/internal/placement"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
 	"github.com/limiquantix/limiquantix/controller/internal/service/vm"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
@@ -60,9 +61,7 @@ func (s *Service) view(row *state.Row) *operationv1.Operation {
 	}
 	st := vm.View(s.cfg.Cache, object).GetStatus()
 	op.Reason, op.Message = st.GetReason(), st.GetMessage()
-	if st.GetVmPlacement() != nil {
-		op.Phases = s.cfg.History.Phases(op.GetObjectId(), op.GetCreateTime().AsTime(), time.Time{})
-	}
+	op.Phases = s.cfg.History.Phases(op, placement.Placed(op, object.VM()), time.Time{})
 	return op
 }
 

@@ -262,3 +262,29 @@ func TestGuestStopped(t *testing.T) {
 		t.Fatalf("a report of another epoch made it %s", p)
 	}
 }
+
+// An operation tells the phases that it passed, the controller's and the node's, also after its end.
+func TestPhasesOfACreation(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, newStore(t))
+	resp := r.mustCreate("v", spec(64*mib))
+	queued := func(id string) []string {
+		got, err := r.Operation.GetOperation(context.Background(), connect.NewRequest(&operationv1.GetOperationRequest{Id: id}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, p := range got.Msg.GetOperation().GetPhases() {
+			names = append(names, p.GetName())
+		}
+		return names
+	}
+	if got := queued(resp.GetOperation().GetId()); !slices.Equal(got, []string{"queued"}) {
+		t.Fatalf("phases of what fits nowhere: %v", got)
+	}
+	r.join("n1", 8, 1<<30)
+	r.done(resp.GetOperation().GetId())
+	if got := queued(resp.GetOperation().GetId()); !slices.Equal(got, []string{"queued", "assigned", "start"}) {
+		t.Fatalf("phases %v", got)
+	}
+}

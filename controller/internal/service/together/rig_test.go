@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/service/caller"
@@ -355,7 +356,9 @@ func vmReport(d *agentv1.DesiredVM) *agentv1.VMReport {
 	}
 	return &agentv1.VMReport{
 		VmId: d.GetVmId(), Epoch: d.GetEpoch(), Absent: d.GetAbsent(), ObservedGeneration: d.GetGeneration(), Step: "start",
-		Status: &computev1.VMStatus{Phase: phase, ObservedRestartGeneration: d.GetSpec().GetRestartGeneration(), Pid: 1},
+		AttemptedGeneration: d.GetGeneration(),
+		Phases:              []*operationv1.OperationPhase{{Name: "start", StartTime: timestamppb.Now(), EndTime: timestamppb.Now()}},
+		Status:              &computev1.VMStatus{Phase: phase, ObservedRestartGeneration: d.GetSpec().GetRestartGeneration(), Pid: 1},
 	}
 }
 

@@ -11,6 +11,7 @@ package agentv1
 
 import (
 	v1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	v12 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
 	v11 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -1843,7 +1844,11 @@ type ReportStatusRequest struct {
 	// Whether orphans holds the present list.
 	OrphansKnown bool `protobuf:"varint,9,opt,name=orphans_known,json=orphansKnown,proto3" json:"orphans_known,omitempty"`
 	// Events for people.
-	Events        []*EventReport `protobuf:"bytes,10,rep,name=events,proto3" json:"events,omitempty"`
+	Events []*EventReport `protobuf:"bytes,10,rep,name=events,proto3" json:"events,omitempty"`
+	// What is being done about objects that are not as wanted; kept in the leader's memory, never stored.
+	Progress []*ObjectProgress `protobuf:"bytes,11,rep,name=progress,proto3" json:"progress,omitempty"`
+	// What the agent still knows of orphans, all of them, when orphans_known; kept in the leader's memory, never stored.
+	OrphanDetails []*OrphanDetail `protobuf:"bytes,12,rep,name=orphan_details,json=orphanDetails,proto3" json:"orphan_details,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1948,6 +1953,130 @@ func (x *ReportStatusRequest) GetEvents() []*EventReport {
 	return nil
 }
 
+func (x *ReportStatusRequest) GetProgress() []*ObjectProgress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+func (x *ReportStatusRequest) GetOrphanDetails() []*OrphanDetail {
+	if x != nil {
+		return x.OrphanDetails
+	}
+	return nil
+}
+
+// ObjectProgress tells what is being done about an object.
+type ObjectProgress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The object; an image copy's id is that of the image.
+	Key *DesiredKey `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// What is done; unset = the object is as wanted and nothing is under way.
+	Progress      *v1.Progress `protobuf:"bytes,2,opt,name=progress,proto3" json:"progress,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ObjectProgress) Reset() {
+	*x = ObjectProgress{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ObjectProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ObjectProgress) ProtoMessage() {}
+
+func (x *ObjectProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ObjectProgress.ProtoReflect.Descriptor instead.
+func (*ObjectProgress) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ObjectProgress) GetKey() *DesiredKey {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *ObjectProgress) GetProgress() *v1.Progress {
+	if x != nil {
+		return x.Progress
+	}
+	return nil
+}
+
+// OrphanDetail is what an orphan was wanted as before the controller forgot it: with it a domain can be adopted.
+type OrphanDetail struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The VM, without secrets.
+	Vm *DesiredVM `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	// Its volumes.
+	Volumes       []*DesiredVolume `protobuf:"bytes,2,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrphanDetail) Reset() {
+	*x = OrphanDetail{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrphanDetail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrphanDetail) ProtoMessage() {}
+
+func (x *OrphanDetail) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrphanDetail.ProtoReflect.Descriptor instead.
+func (*OrphanDetail) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *OrphanDetail) GetVm() *DesiredVM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
+func (x *OrphanDetail) GetVolumes() []*DesiredVolume {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
+}
+
 // VMReport tells how a VM is.
 type VMReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1966,14 +2095,18 @@ type VMReport struct {
 	// Realisation can never succeed with this spec; the operation fails.
 	PermanentFailure bool `protobuf:"varint,7,opt,name=permanent_failure,json=permanentFailure,proto3" json:"permanent_failure,omitempty"`
 	// Phase of realisation under way, for example "volume", "define", "start".
-	Step          string `protobuf:"bytes,8,opt,name=step,proto3" json:"step,omitempty"`
+	Step string `protobuf:"bytes,8,opt,name=step,proto3" json:"step,omitempty"`
+	// Generation of the spec that this report speaks of: the one that was tried. A permanent failure of an older one than the present says nothing.
+	AttemptedGeneration int64 `protobuf:"varint,9,opt,name=attempted_generation,json=attemptedGeneration,proto3" json:"attempted_generation,omitempty"`
+	// Phases that the node passed since it took up attempted_generation, by the node's clock; the last one runs when it has no end.
+	Phases        []*v12.OperationPhase `protobuf:"bytes,10,rep,name=phases,proto3" json:"phases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VMReport) Reset() {
 	*x = VMReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2118,7 @@ func (x *VMReport) String() string {
 func (*VMReport) ProtoMessage() {}
 
 func (x *VMReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2131,7 @@ func (x *VMReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMReport.ProtoReflect.Descriptor instead.
 func (*VMReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VMReport) GetVmId() string {
@@ -2057,6 +2190,20 @@ func (x *VMReport) GetStep() string {
 	return ""
 }
 
+func (x *VMReport) GetAttemptedGeneration() int64 {
+	if x != nil {
+		return x.AttemptedGeneration
+	}
+	return 0
+}
+
+func (x *VMReport) GetPhases() []*v12.OperationPhase {
+	if x != nil {
+		return x.Phases
+	}
+	return nil
+}
+
 // VolumeReport tells how a volume is.
 type VolumeReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2076,7 +2223,7 @@ type VolumeReport struct {
 
 func (x *VolumeReport) Reset() {
 	*x = VolumeReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +2235,7 @@ func (x *VolumeReport) String() string {
 func (*VolumeReport) ProtoMessage() {}
 
 func (x *VolumeReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2101,7 +2248,7 @@ func (x *VolumeReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeReport.ProtoReflect.Descriptor instead.
 func (*VolumeReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *VolumeReport) GetVolumeId() string {
@@ -2154,7 +2301,7 @@ type PoolReport struct {
 
 func (x *PoolReport) Reset() {
 	*x = PoolReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2313,7 @@ func (x *PoolReport) String() string {
 func (*PoolReport) ProtoMessage() {}
 
 func (x *PoolReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2326,7 @@ func (x *PoolReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolReport.ProtoReflect.Descriptor instead.
 func (*PoolReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *PoolReport) GetPoolId() string {
@@ -2228,7 +2375,7 @@ type ImageCopyReport struct {
 
 func (x *ImageCopyReport) Reset() {
 	*x = ImageCopyReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2240,7 +2387,7 @@ func (x *ImageCopyReport) String() string {
 func (*ImageCopyReport) ProtoMessage() {}
 
 func (x *ImageCopyReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2253,7 +2400,7 @@ func (x *ImageCopyReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageCopyReport.ProtoReflect.Descriptor instead.
 func (*ImageCopyReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ImageCopyReport) GetImageId() string {
@@ -2331,7 +2478,7 @@ type EventReport struct {
 
 func (x *EventReport) Reset() {
 	*x = EventReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2490,7 @@ func (x *EventReport) String() string {
 func (*EventReport) ProtoMessage() {}
 
 func (x *EventReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2503,7 @@ func (x *EventReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventReport.ProtoReflect.Descriptor instead.
 func (*EventReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *EventReport) GetVmId() string {
@@ -2403,7 +2550,7 @@ type ReportStatusResponse struct {
 
 func (x *ReportStatusResponse) Reset() {
 	*x = ReportStatusResponse{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2415,7 +2562,7 @@ func (x *ReportStatusResponse) String() string {
 func (*ReportStatusResponse) ProtoMessage() {}
 
 func (x *ReportStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2428,14 +2575,14 @@ func (x *ReportStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatusResponse.ProtoReflect.Descriptor instead.
 func (*ReportStatusResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 var File_limiquantix_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	" limiquantix/agent/v1/agent.proto\x12\x14limiquantix.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a\"limiquantix/storage/v1/image.proto\x1a!limiquantix/storage/v1/pool.proto\x1a#limiquantix/storage/v1/volume.proto\"Z\n" +
+	" limiquantix/agent/v1/agent.proto\x12\x14limiquantix.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a%limiquantix/compute/v1/progress.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a(limiquantix/operation/v1/operation.proto\x1a\"limiquantix/storage/v1/image.proto\x1a!limiquantix/storage/v1/pool.proto\x1a#limiquantix/storage/v1/volume.proto\"Z\n" +
 	"\fEnrolRequest\x12\x19\n" +
 	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x12/\n" +
 	"\x13certificate_request\x18\x02 \x01(\fR\x12certificateRequest\"\xad\x01\n" +
@@ -2551,7 +2698,7 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\x0eTunnelResponse\x12\x14\n" +
 	"\x04data\x18\x01 \x01(\fH\x00R\x04data\x123\n" +
 	"\x03end\x18\x02 \x01(\v2\x1f.limiquantix.agent.v1.TunnelEndH\x00R\x03endB\t\n" +
-	"\amessage\"\x91\x04\n" +
+	"\amessage\"\x9e\x05\n" +
 	"\x13ReportStatusRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1a\n" +
@@ -2564,7 +2711,15 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\aorphans\x18\b \x03(\v2\x1e.limiquantix.compute.v1.OrphanR\aorphans\x12#\n" +
 	"\rorphans_known\x18\t \x01(\bR\forphansKnown\x129\n" +
 	"\x06events\x18\n" +
-	" \x03(\v2!.limiquantix.agent.v1.EventReportR\x06events\"\x9e\x02\n" +
+	" \x03(\v2!.limiquantix.agent.v1.EventReportR\x06events\x12@\n" +
+	"\bprogress\x18\v \x03(\v2$.limiquantix.agent.v1.ObjectProgressR\bprogress\x12I\n" +
+	"\x0eorphan_details\x18\f \x03(\v2\".limiquantix.agent.v1.OrphanDetailR\rorphanDetails\"\x82\x01\n" +
+	"\x0eObjectProgress\x122\n" +
+	"\x03key\x18\x01 \x01(\v2 .limiquantix.agent.v1.DesiredKeyR\x03key\x12<\n" +
+	"\bprogress\x18\x02 \x01(\v2 .limiquantix.compute.v1.ProgressR\bprogress\"~\n" +
+	"\fOrphanDetail\x12/\n" +
+	"\x02vm\x18\x01 \x01(\v2\x1f.limiquantix.agent.v1.DesiredVMR\x02vm\x12=\n" +
+	"\avolumes\x18\x02 \x03(\v2#.limiquantix.agent.v1.DesiredVolumeR\avolumes\"\x93\x03\n" +
 	"\bVMReport\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12/\n" +
@@ -2573,7 +2728,10 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\x06absent\x18\x05 \x01(\bR\x06absent\x12#\n" +
 	"\rguest_stopped\x18\x06 \x01(\bR\fguestStopped\x12+\n" +
 	"\x11permanent_failure\x18\a \x01(\bR\x10permanentFailure\x12\x12\n" +
-	"\x04step\x18\b \x01(\tR\x04step\"\xc8\x01\n" +
+	"\x04step\x18\b \x01(\tR\x04step\x121\n" +
+	"\x14attempted_generation\x18\t \x01(\x03R\x13attemptedGeneration\x12@\n" +
+	"\x06phases\x18\n" +
+	" \x03(\v2(.limiquantix.operation.v1.OperationPhaseR\x06phases\"\xc8\x01\n" +
 	"\fVolumeReport\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12/\n" +
@@ -2627,7 +2785,7 @@ func file_limiquantix_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_limiquantix_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_limiquantix_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_limiquantix_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_limiquantix_agent_v1_agent_proto_goTypes = []any{
 	(DesiredKind)(0),              // 0: limiquantix.agent.v1.DesiredKind
 	(*EnrolRequest)(nil),          // 1: limiquantix.agent.v1.EnrolRequest
@@ -2654,23 +2812,27 @@ var file_limiquantix_agent_v1_agent_proto_goTypes = []any{
 	(*TunnelEnd)(nil),             // 22: limiquantix.agent.v1.TunnelEnd
 	(*TunnelResponse)(nil),        // 23: limiquantix.agent.v1.TunnelResponse
 	(*ReportStatusRequest)(nil),   // 24: limiquantix.agent.v1.ReportStatusRequest
-	(*VMReport)(nil),              // 25: limiquantix.agent.v1.VMReport
-	(*VolumeReport)(nil),          // 26: limiquantix.agent.v1.VolumeReport
-	(*PoolReport)(nil),            // 27: limiquantix.agent.v1.PoolReport
-	(*ImageCopyReport)(nil),       // 28: limiquantix.agent.v1.ImageCopyReport
-	(*EventReport)(nil),           // 29: limiquantix.agent.v1.EventReport
-	(*ReportStatusResponse)(nil),  // 30: limiquantix.agent.v1.ReportStatusResponse
-	nil,                           // 31: limiquantix.agent.v1.DesiredPool.SecretsEntry
-	(*v1.VMSpec)(nil),             // 32: limiquantix.compute.v1.VMSpec
-	(*v11.Volume)(nil),            // 33: limiquantix.storage.v1.Volume
-	(*v11.StoragePool)(nil),       // 34: limiquantix.storage.v1.StoragePool
-	(*v11.Image)(nil),             // 35: limiquantix.storage.v1.Image
-	(*v1.DriverStatus)(nil),       // 36: limiquantix.compute.v1.DriverStatus
-	(*v1.Orphan)(nil),             // 37: limiquantix.compute.v1.Orphan
-	(*v1.VMStatus)(nil),           // 38: limiquantix.compute.v1.VMStatus
-	(*v11.VolumeStatus)(nil),      // 39: limiquantix.storage.v1.VolumeStatus
-	(*v11.PoolNodeStatus)(nil),    // 40: limiquantix.storage.v1.PoolNodeStatus
-	(*timestamppb.Timestamp)(nil), // 41: google.protobuf.Timestamp
+	(*ObjectProgress)(nil),        // 25: limiquantix.agent.v1.ObjectProgress
+	(*OrphanDetail)(nil),          // 26: limiquantix.agent.v1.OrphanDetail
+	(*VMReport)(nil),              // 27: limiquantix.agent.v1.VMReport
+	(*VolumeReport)(nil),          // 28: limiquantix.agent.v1.VolumeReport
+	(*PoolReport)(nil),            // 29: limiquantix.agent.v1.PoolReport
+	(*ImageCopyReport)(nil),       // 30: limiquantix.agent.v1.ImageCopyReport
+	(*EventReport)(nil),           // 31: limiquantix.agent.v1.EventReport
+	(*ReportStatusResponse)(nil),  // 32: limiquantix.agent.v1.ReportStatusResponse
+	nil,                           // 33: limiquantix.agent.v1.DesiredPool.SecretsEntry
+	(*v1.VMSpec)(nil),             // 34: limiquantix.compute.v1.VMSpec
+	(*v11.Volume)(nil),            // 35: limiquantix.storage.v1.Volume
+	(*v11.StoragePool)(nil),       // 36: limiquantix.storage.v1.StoragePool
+	(*v11.Image)(nil),             // 37: limiquantix.storage.v1.Image
+	(*v1.DriverStatus)(nil),       // 38: limiquantix.compute.v1.DriverStatus
+	(*v1.Orphan)(nil),             // 39: limiquantix.compute.v1.Orphan
+	(*v1.Progress)(nil),           // 40: limiquantix.compute.v1.Progress
+	(*v1.VMStatus)(nil),           // 41: limiquantix.compute.v1.VMStatus
+	(*v12.OperationPhase)(nil),    // 42: limiquantix.operation.v1.OperationPhase
+	(*v11.VolumeStatus)(nil),      // 43: limiquantix.storage.v1.VolumeStatus
+	(*v11.PoolNodeStatus)(nil),    // 44: limiquantix.storage.v1.PoolNodeStatus
+	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
 }
 var file_limiquantix_agent_v1_agent_proto_depIdxs = []int32{
 	7,  // 0: limiquantix.agent.v1.WatchDesiredResponse.snapshot:type_name -> limiquantix.agent.v1.DesiredSnapshot
@@ -2684,46 +2846,53 @@ var file_limiquantix_agent_v1_agent_proto_depIdxs = []int32{
 	13, // 8: limiquantix.agent.v1.DesiredObject.volume:type_name -> limiquantix.agent.v1.DesiredVolume
 	14, // 9: limiquantix.agent.v1.DesiredObject.pool:type_name -> limiquantix.agent.v1.DesiredPool
 	15, // 10: limiquantix.agent.v1.DesiredObject.image:type_name -> limiquantix.agent.v1.DesiredImage
-	32, // 11: limiquantix.agent.v1.DesiredVM.spec:type_name -> limiquantix.compute.v1.VMSpec
+	34, // 11: limiquantix.agent.v1.DesiredVM.spec:type_name -> limiquantix.compute.v1.VMSpec
 	12, // 12: limiquantix.agent.v1.DesiredVM.volumes:type_name -> limiquantix.agent.v1.VMVolume
-	33, // 13: limiquantix.agent.v1.DesiredVolume.volume:type_name -> limiquantix.storage.v1.Volume
-	34, // 14: limiquantix.agent.v1.DesiredPool.pool:type_name -> limiquantix.storage.v1.StoragePool
-	31, // 15: limiquantix.agent.v1.DesiredPool.secrets:type_name -> limiquantix.agent.v1.DesiredPool.SecretsEntry
-	35, // 16: limiquantix.agent.v1.DesiredImage.image:type_name -> limiquantix.storage.v1.Image
+	35, // 13: limiquantix.agent.v1.DesiredVolume.volume:type_name -> limiquantix.storage.v1.Volume
+	36, // 14: limiquantix.agent.v1.DesiredPool.pool:type_name -> limiquantix.storage.v1.StoragePool
+	33, // 15: limiquantix.agent.v1.DesiredPool.secrets:type_name -> limiquantix.agent.v1.DesiredPool.SecretsEntry
+	37, // 16: limiquantix.agent.v1.DesiredImage.image:type_name -> limiquantix.storage.v1.Image
 	17, // 17: limiquantix.agent.v1.OpenTunnel.console:type_name -> limiquantix.agent.v1.ConsoleTunnel
 	18, // 18: limiquantix.agent.v1.OpenTunnel.console_log:type_name -> limiquantix.agent.v1.ConsoleLogTunnel
 	19, // 19: limiquantix.agent.v1.OpenTunnel.image_upload:type_name -> limiquantix.agent.v1.ImageUploadTunnel
-	35, // 20: limiquantix.agent.v1.ImageUploadTunnel.image:type_name -> limiquantix.storage.v1.Image
+	37, // 20: limiquantix.agent.v1.ImageUploadTunnel.image:type_name -> limiquantix.storage.v1.Image
 	21, // 21: limiquantix.agent.v1.TunnelRequest.hello:type_name -> limiquantix.agent.v1.TunnelHello
 	22, // 22: limiquantix.agent.v1.TunnelRequest.end:type_name -> limiquantix.agent.v1.TunnelEnd
-	28, // 23: limiquantix.agent.v1.TunnelEnd.image:type_name -> limiquantix.agent.v1.ImageCopyReport
+	30, // 23: limiquantix.agent.v1.TunnelEnd.image:type_name -> limiquantix.agent.v1.ImageCopyReport
 	22, // 24: limiquantix.agent.v1.TunnelResponse.end:type_name -> limiquantix.agent.v1.TunnelEnd
-	25, // 25: limiquantix.agent.v1.ReportStatusRequest.vms:type_name -> limiquantix.agent.v1.VMReport
-	26, // 26: limiquantix.agent.v1.ReportStatusRequest.volumes:type_name -> limiquantix.agent.v1.VolumeReport
-	27, // 27: limiquantix.agent.v1.ReportStatusRequest.pools:type_name -> limiquantix.agent.v1.PoolReport
-	28, // 28: limiquantix.agent.v1.ReportStatusRequest.images:type_name -> limiquantix.agent.v1.ImageCopyReport
-	36, // 29: limiquantix.agent.v1.ReportStatusRequest.drivers:type_name -> limiquantix.compute.v1.DriverStatus
-	37, // 30: limiquantix.agent.v1.ReportStatusRequest.orphans:type_name -> limiquantix.compute.v1.Orphan
-	29, // 31: limiquantix.agent.v1.ReportStatusRequest.events:type_name -> limiquantix.agent.v1.EventReport
-	38, // 32: limiquantix.agent.v1.VMReport.status:type_name -> limiquantix.compute.v1.VMStatus
-	39, // 33: limiquantix.agent.v1.VolumeReport.status:type_name -> limiquantix.storage.v1.VolumeStatus
-	40, // 34: limiquantix.agent.v1.PoolReport.status:type_name -> limiquantix.storage.v1.PoolNodeStatus
-	41, // 35: limiquantix.agent.v1.EventReport.time:type_name -> google.protobuf.Timestamp
-	1,  // 36: limiquantix.agent.v1.AgentService.Enrol:input_type -> limiquantix.agent.v1.EnrolRequest
-	3,  // 37: limiquantix.agent.v1.AgentService.Renew:input_type -> limiquantix.agent.v1.RenewRequest
-	5,  // 38: limiquantix.agent.v1.AgentService.WatchDesired:input_type -> limiquantix.agent.v1.WatchDesiredRequest
-	24, // 39: limiquantix.agent.v1.AgentService.ReportStatus:input_type -> limiquantix.agent.v1.ReportStatusRequest
-	20, // 40: limiquantix.agent.v1.AgentService.Tunnel:input_type -> limiquantix.agent.v1.TunnelRequest
-	2,  // 41: limiquantix.agent.v1.AgentService.Enrol:output_type -> limiquantix.agent.v1.EnrolResponse
-	4,  // 42: limiquantix.agent.v1.AgentService.Renew:output_type -> limiquantix.agent.v1.RenewResponse
-	6,  // 43: limiquantix.agent.v1.AgentService.WatchDesired:output_type -> limiquantix.agent.v1.WatchDesiredResponse
-	30, // 44: limiquantix.agent.v1.AgentService.ReportStatus:output_type -> limiquantix.agent.v1.ReportStatusResponse
-	23, // 45: limiquantix.agent.v1.AgentService.Tunnel:output_type -> limiquantix.agent.v1.TunnelResponse
-	41, // [41:46] is the sub-list for method output_type
-	36, // [36:41] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	27, // 25: limiquantix.agent.v1.ReportStatusRequest.vms:type_name -> limiquantix.agent.v1.VMReport
+	28, // 26: limiquantix.agent.v1.ReportStatusRequest.volumes:type_name -> limiquantix.agent.v1.VolumeReport
+	29, // 27: limiquantix.agent.v1.ReportStatusRequest.pools:type_name -> limiquantix.agent.v1.PoolReport
+	30, // 28: limiquantix.agent.v1.ReportStatusRequest.images:type_name -> limiquantix.agent.v1.ImageCopyReport
+	38, // 29: limiquantix.agent.v1.ReportStatusRequest.drivers:type_name -> limiquantix.compute.v1.DriverStatus
+	39, // 30: limiquantix.agent.v1.ReportStatusRequest.orphans:type_name -> limiquantix.compute.v1.Orphan
+	31, // 31: limiquantix.agent.v1.ReportStatusRequest.events:type_name -> limiquantix.agent.v1.EventReport
+	25, // 32: limiquantix.agent.v1.ReportStatusRequest.progress:type_name -> limiquantix.agent.v1.ObjectProgress
+	26, // 33: limiquantix.agent.v1.ReportStatusRequest.orphan_details:type_name -> limiquantix.agent.v1.OrphanDetail
+	9,  // 34: limiquantix.agent.v1.ObjectProgress.key:type_name -> limiquantix.agent.v1.DesiredKey
+	40, // 35: limiquantix.agent.v1.ObjectProgress.progress:type_name -> limiquantix.compute.v1.Progress
+	11, // 36: limiquantix.agent.v1.OrphanDetail.vm:type_name -> limiquantix.agent.v1.DesiredVM
+	13, // 37: limiquantix.agent.v1.OrphanDetail.volumes:type_name -> limiquantix.agent.v1.DesiredVolume
+	41, // 38: limiquantix.agent.v1.VMReport.status:type_name -> limiquantix.compute.v1.VMStatus
+	42, // 39: limiquantix.agent.v1.VMReport.phases:type_name -> limiquantix.operation.v1.OperationPhase
+	43, // 40: limiquantix.agent.v1.VolumeReport.status:type_name -> limiquantix.storage.v1.VolumeStatus
+	44, // 41: limiquantix.agent.v1.PoolReport.status:type_name -> limiquantix.storage.v1.PoolNodeStatus
+	45, // 42: limiquantix.agent.v1.EventReport.time:type_name -> google.protobuf.Timestamp
+	1,  // 43: limiquantix.agent.v1.AgentService.Enrol:input_type -> limiquantix.agent.v1.EnrolRequest
+	3,  // 44: limiquantix.agent.v1.AgentService.Renew:input_type -> limiquantix.agent.v1.RenewRequest
+	5,  // 45: limiquantix.agent.v1.AgentService.WatchDesired:input_type -> limiquantix.agent.v1.WatchDesiredRequest
+	24, // 46: limiquantix.agent.v1.AgentService.ReportStatus:input_type -> limiquantix.agent.v1.ReportStatusRequest
+	20, // 47: limiquantix.agent.v1.AgentService.Tunnel:input_type -> limiquantix.agent.v1.TunnelRequest
+	2,  // 48: limiquantix.agent.v1.AgentService.Enrol:output_type -> limiquantix.agent.v1.EnrolResponse
+	4,  // 49: limiquantix.agent.v1.AgentService.Renew:output_type -> limiquantix.agent.v1.RenewResponse
+	6,  // 50: limiquantix.agent.v1.AgentService.WatchDesired:output_type -> limiquantix.agent.v1.WatchDesiredResponse
+	32, // 51: limiquantix.agent.v1.AgentService.ReportStatus:output_type -> limiquantix.agent.v1.ReportStatusResponse
+	23, // 52: limiquantix.agent.v1.AgentService.Tunnel:output_type -> limiquantix.agent.v1.TunnelResponse
+	48, // [48:53] is the sub-list for method output_type
+	43, // [43:48] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_limiquantix_agent_v1_agent_proto_init() }
@@ -2764,7 +2933,7 @@ func file_limiquantix_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_limiquantix_agent_v1_agent_proto_rawDesc), len(file_limiquantix_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

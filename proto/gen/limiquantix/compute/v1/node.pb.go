@@ -829,6 +829,14 @@ type Orphan struct {
 	Detail string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
 	// When it was first seen.
 	FirstSeenTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=first_seen_time,json=firstSeenTime,proto3" json:"first_seen_time,omitempty"`
+	// Name of the object, when the node still knows it.
+	Name string `protobuf:"bytes,6,opt,name=name,proto3" json:"name,omitempty"`
+	// Highest placement epoch that the node knows of it.
+	Epoch int64 `protobuf:"varint,7,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Pool of a volume.
+	PoolId string `protobuf:"bytes,8,opt,name=pool_id,json=poolId,proto3" json:"pool_id,omitempty"`
+	// Whether the node still knows what it was wanted as, so that it can be adopted.
+	Adoptable     bool `protobuf:"varint,9,opt,name=adoptable,proto3" json:"adoptable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -896,6 +904,34 @@ func (x *Orphan) GetFirstSeenTime() *timestamppb.Timestamp {
 		return x.FirstSeenTime
 	}
 	return nil
+}
+
+func (x *Orphan) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Orphan) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Orphan) GetPoolId() string {
+	if x != nil {
+		return x.PoolId
+	}
+	return ""
+}
+
+func (x *Orphan) GetAdoptable() bool {
+	if x != nil {
+		return x.Adoptable
+	}
+	return false
 }
 
 var File_limiquantix_compute_v1_node_proto protoreflect.FileDescriptor
@@ -978,13 +1014,17 @@ const file_limiquantix_compute_v1_node_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xad\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8e\x02\n" +
 	"\x06Orphan\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1b\n" +
 	"\tobject_id\x18\x02 \x01(\tR\bobjectId\x12\x16\n" +
 	"\x06driver\x18\x03 \x01(\tR\x06driver\x12\x16\n" +
 	"\x06detail\x18\x04 \x01(\tR\x06detail\x12B\n" +
-	"\x0ffirst_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime*\xa3\x01\n" +
+	"\x0ffirst_seen_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\rfirstSeenTime\x12\x12\n" +
+	"\x04name\x18\x06 \x01(\tR\x04name\x12\x14\n" +
+	"\x05epoch\x18\a \x01(\x03R\x05epoch\x12\x17\n" +
+	"\apool_id\x18\b \x01(\tR\x06poolId\x12\x1c\n" +
+	"\tadoptable\x18\t \x01(\bR\tadoptable*\xa3\x01\n" +
 	"\tNodePhase\x12\x1a\n" +
 	"\x16NODE_PHASE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15NODE_PHASE_REGISTERED\x10\x01\x12\x14\n" +

@@ -1531,7 +1531,9 @@ type ExplainVMResponse struct {
 	// Each node's verdict, at most 100.
 	Nodes []*NodeVerdict `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	// Smallest change that would make it fit; empty when it fits or none is known.
-	Suggestion    string `protobuf:"bytes,6,opt,name=suggestion,proto3" json:"suggestion,omitempty"`
+	Suggestion string `protobuf:"bytes,6,opt,name=suggestion,proto3" json:"suggestion,omitempty"`
+	// Why it is as it is; its parts are its volumes and its node where they are not well.
+	Explanation   *Explanation `protobuf:"bytes,7,opt,name=explanation,proto3" json:"explanation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1606,6 +1608,13 @@ func (x *ExplainVMResponse) GetSuggestion() string {
 		return x.Suggestion
 	}
 	return ""
+}
+
+func (x *ExplainVMResponse) GetExplanation() *Explanation {
+	if x != nil {
+		return x.Explanation
+	}
+	return nil
 }
 
 // PredicateResult counts nodes that failed a predicate.
@@ -2266,7 +2275,7 @@ var File_limiquantix_compute_v1_vm_service_proto protoreflect.FileDescriptor
 
 const file_limiquantix_compute_v1_vm_service_proto_rawDesc = "" +
 	"\n" +
-	"'limiquantix/compute/v1/vm_service.proto\x12\x16limiquantix.compute.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a(limiquantix/operation/v1/operation.proto\"u\n" +
+	"'limiquantix/compute/v1/vm_service.proto\x12\x16limiquantix.compute.v1\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a%limiquantix/compute/v1/progress.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a(limiquantix/operation/v1/operation.proto\"u\n" +
 	"\x0fCreateVMRequest\x12*\n" +
 	"\x02vm\x18\x01 \x01(\v2\x1a.limiquantix.compute.v1.VMR\x02vm\x12\x1d\n" +
 	"\n" +
@@ -2374,7 +2383,7 @@ const file_limiquantix_compute_v1_vm_service_proto_rawDesc = "" +
 	"\x10ExplainVMRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1d\n" +
 	"\n" +
-	"project_id\x18\x02 \x01(\tR\tprojectId\"\x97\x02\n" +
+	"project_id\x18\x02 \x01(\tR\tprojectId\"\xde\x02\n" +
 	"\x11ExplainVMResponse\x12\x18\n" +
 	"\asummary\x18\x01 \x01(\tR\asummary\x12\x1d\n" +
 	"\n" +
@@ -2386,7 +2395,8 @@ const file_limiquantix_compute_v1_vm_service_proto_rawDesc = "" +
 	"\x05nodes\x18\x05 \x03(\v2#.limiquantix.compute.v1.NodeVerdictR\x05nodes\x12\x1e\n" +
 	"\n" +
 	"suggestion\x18\x06 \x01(\tR\n" +
-	"suggestion\"l\n" +
+	"suggestion\x12E\n" +
+	"\vexplanation\x18\a \x01(\v2#.limiquantix.compute.v1.ExplanationR\vexplanation\"l\n" +
 	"\x0fPredicateResult\x12\x1c\n" +
 	"\tpredicate\x18\x01 \x01(\tR\tpredicate\x12!\n" +
 	"\ffailed_count\x18\x02 \x01(\x05R\vfailedCount\x12\x18\n" +
@@ -2505,7 +2515,8 @@ var file_limiquantix_compute_v1_vm_service_proto_goTypes = []any{
 	(*v1.Operation)(nil),          // 36: limiquantix.operation.v1.Operation
 	(VMPhase)(0),                  // 37: limiquantix.compute.v1.VMPhase
 	(*fieldmaskpb.FieldMask)(nil), // 38: google.protobuf.FieldMask
-	(*timestamppb.Timestamp)(nil), // 39: google.protobuf.Timestamp
+	(*Explanation)(nil),           // 39: limiquantix.compute.v1.Explanation
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
 }
 var file_limiquantix_compute_v1_vm_service_proto_depIdxs = []int32{
 	35, // 0: limiquantix.compute.v1.CreateVMRequest.vm:type_name -> limiquantix.compute.v1.VM
@@ -2534,44 +2545,45 @@ var file_limiquantix_compute_v1_vm_service_proto_depIdxs = []int32{
 	35, // 23: limiquantix.compute.v1.WatchVMsResponse.vm:type_name -> limiquantix.compute.v1.VM
 	25, // 24: limiquantix.compute.v1.ExplainVMResponse.predicates:type_name -> limiquantix.compute.v1.PredicateResult
 	26, // 25: limiquantix.compute.v1.ExplainVMResponse.nodes:type_name -> limiquantix.compute.v1.NodeVerdict
-	30, // 26: limiquantix.compute.v1.OpenConsoleRequest.open:type_name -> limiquantix.compute.v1.ConsoleTarget
-	34, // 27: limiquantix.compute.v1.ListVMEventsResponse.events:type_name -> limiquantix.compute.v1.VMEvent
-	39, // 28: limiquantix.compute.v1.VMEvent.time:type_name -> google.protobuf.Timestamp
-	1,  // 29: limiquantix.compute.v1.VMService.CreateVM:input_type -> limiquantix.compute.v1.CreateVMRequest
-	3,  // 30: limiquantix.compute.v1.VMService.GetVM:input_type -> limiquantix.compute.v1.GetVMRequest
-	5,  // 31: limiquantix.compute.v1.VMService.ListVMs:input_type -> limiquantix.compute.v1.ListVMsRequest
-	7,  // 32: limiquantix.compute.v1.VMService.UpdateVM:input_type -> limiquantix.compute.v1.UpdateVMRequest
-	9,  // 33: limiquantix.compute.v1.VMService.DeleteVM:input_type -> limiquantix.compute.v1.DeleteVMRequest
-	11, // 34: limiquantix.compute.v1.VMService.StartVM:input_type -> limiquantix.compute.v1.StartVMRequest
-	13, // 35: limiquantix.compute.v1.VMService.StopVM:input_type -> limiquantix.compute.v1.StopVMRequest
-	15, // 36: limiquantix.compute.v1.VMService.RebootVM:input_type -> limiquantix.compute.v1.RebootVMRequest
-	17, // 37: limiquantix.compute.v1.VMService.PauseVM:input_type -> limiquantix.compute.v1.PauseVMRequest
-	19, // 38: limiquantix.compute.v1.VMService.ResumeVM:input_type -> limiquantix.compute.v1.ResumeVMRequest
-	21, // 39: limiquantix.compute.v1.VMService.WatchVMs:input_type -> limiquantix.compute.v1.WatchVMsRequest
-	23, // 40: limiquantix.compute.v1.VMService.ExplainVM:input_type -> limiquantix.compute.v1.ExplainVMRequest
-	27, // 41: limiquantix.compute.v1.VMService.GetConsoleLog:input_type -> limiquantix.compute.v1.GetConsoleLogRequest
-	29, // 42: limiquantix.compute.v1.VMService.OpenConsole:input_type -> limiquantix.compute.v1.OpenConsoleRequest
-	32, // 43: limiquantix.compute.v1.VMService.ListVMEvents:input_type -> limiquantix.compute.v1.ListVMEventsRequest
-	2,  // 44: limiquantix.compute.v1.VMService.CreateVM:output_type -> limiquantix.compute.v1.CreateVMResponse
-	4,  // 45: limiquantix.compute.v1.VMService.GetVM:output_type -> limiquantix.compute.v1.GetVMResponse
-	6,  // 46: limiquantix.compute.v1.VMService.ListVMs:output_type -> limiquantix.compute.v1.ListVMsResponse
-	8,  // 47: limiquantix.compute.v1.VMService.UpdateVM:output_type -> limiquantix.compute.v1.UpdateVMResponse
-	10, // 48: limiquantix.compute.v1.VMService.DeleteVM:output_type -> limiquantix.compute.v1.DeleteVMResponse
-	12, // 49: limiquantix.compute.v1.VMService.StartVM:output_type -> limiquantix.compute.v1.StartVMResponse
-	14, // 50: limiquantix.compute.v1.VMService.StopVM:output_type -> limiquantix.compute.v1.StopVMResponse
-	16, // 51: limiquantix.compute.v1.VMService.RebootVM:output_type -> limiquantix.compute.v1.RebootVMResponse
-	18, // 52: limiquantix.compute.v1.VMService.PauseVM:output_type -> limiquantix.compute.v1.PauseVMResponse
-	20, // 53: limiquantix.compute.v1.VMService.ResumeVM:output_type -> limiquantix.compute.v1.ResumeVMResponse
-	22, // 54: limiquantix.compute.v1.VMService.WatchVMs:output_type -> limiquantix.compute.v1.WatchVMsResponse
-	24, // 55: limiquantix.compute.v1.VMService.ExplainVM:output_type -> limiquantix.compute.v1.ExplainVMResponse
-	28, // 56: limiquantix.compute.v1.VMService.GetConsoleLog:output_type -> limiquantix.compute.v1.GetConsoleLogResponse
-	31, // 57: limiquantix.compute.v1.VMService.OpenConsole:output_type -> limiquantix.compute.v1.OpenConsoleResponse
-	33, // 58: limiquantix.compute.v1.VMService.ListVMEvents:output_type -> limiquantix.compute.v1.ListVMEventsResponse
-	44, // [44:59] is the sub-list for method output_type
-	29, // [29:44] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	39, // 26: limiquantix.compute.v1.ExplainVMResponse.explanation:type_name -> limiquantix.compute.v1.Explanation
+	30, // 27: limiquantix.compute.v1.OpenConsoleRequest.open:type_name -> limiquantix.compute.v1.ConsoleTarget
+	34, // 28: limiquantix.compute.v1.ListVMEventsResponse.events:type_name -> limiquantix.compute.v1.VMEvent
+	40, // 29: limiquantix.compute.v1.VMEvent.time:type_name -> google.protobuf.Timestamp
+	1,  // 30: limiquantix.compute.v1.VMService.CreateVM:input_type -> limiquantix.compute.v1.CreateVMRequest
+	3,  // 31: limiquantix.compute.v1.VMService.GetVM:input_type -> limiquantix.compute.v1.GetVMRequest
+	5,  // 32: limiquantix.compute.v1.VMService.ListVMs:input_type -> limiquantix.compute.v1.ListVMsRequest
+	7,  // 33: limiquantix.compute.v1.VMService.UpdateVM:input_type -> limiquantix.compute.v1.UpdateVMRequest
+	9,  // 34: limiquantix.compute.v1.VMService.DeleteVM:input_type -> limiquantix.compute.v1.DeleteVMRequest
+	11, // 35: limiquantix.compute.v1.VMService.StartVM:input_type -> limiquantix.compute.v1.StartVMRequest
+	13, // 36: limiquantix.compute.v1.VMService.StopVM:input_type -> limiquantix.compute.v1.StopVMRequest
+	15, // 37: limiquantix.compute.v1.VMService.RebootVM:input_type -> limiquantix.compute.v1.RebootVMRequest
+	17, // 38: limiquantix.compute.v1.VMService.PauseVM:input_type -> limiquantix.compute.v1.PauseVMRequest
+	19, // 39: limiquantix.compute.v1.VMService.ResumeVM:input_type -> limiquantix.compute.v1.ResumeVMRequest
+	21, // 40: limiquantix.compute.v1.VMService.WatchVMs:input_type -> limiquantix.compute.v1.WatchVMsRequest
+	23, // 41: limiquantix.compute.v1.VMService.ExplainVM:input_type -> limiquantix.compute.v1.ExplainVMRequest
+	27, // 42: limiquantix.compute.v1.VMService.GetConsoleLog:input_type -> limiquantix.compute.v1.GetConsoleLogRequest
+	29, // 43: limiquantix.compute.v1.VMService.OpenConsole:input_type -> limiquantix.compute.v1.OpenConsoleRequest
+	32, // 44: limiquantix.compute.v1.VMService.ListVMEvents:input_type -> limiquantix.compute.v1.ListVMEventsRequest
+	2,  // 45: limiquantix.compute.v1.VMService.CreateVM:output_type -> limiquantix.compute.v1.CreateVMResponse
+	4,  // 46: limiquantix.compute.v1.VMService.GetVM:output_type -> limiquantix.compute.v1.GetVMResponse
+	6,  // 47: limiquantix.compute.v1.VMService.ListVMs:output_type -> limiquantix.compute.v1.ListVMsResponse
+	8,  // 48: limiquantix.compute.v1.VMService.UpdateVM:output_type -> limiquantix.compute.v1.UpdateVMResponse
+	10, // 49: limiquantix.compute.v1.VMService.DeleteVM:output_type -> limiquantix.compute.v1.DeleteVMResponse
+	12, // 50: limiquantix.compute.v1.VMService.StartVM:output_type -> limiquantix.compute.v1.StartVMResponse
+	14, // 51: limiquantix.compute.v1.VMService.StopVM:output_type -> limiquantix.compute.v1.StopVMResponse
+	16, // 52: limiquantix.compute.v1.VMService.RebootVM:output_type -> limiquantix.compute.v1.RebootVMResponse
+	18, // 53: limiquantix.compute.v1.VMService.PauseVM:output_type -> limiquantix.compute.v1.PauseVMResponse
+	20, // 54: limiquantix.compute.v1.VMService.ResumeVM:output_type -> limiquantix.compute.v1.ResumeVMResponse
+	22, // 55: limiquantix.compute.v1.VMService.WatchVMs:output_type -> limiquantix.compute.v1.WatchVMsResponse
+	24, // 56: limiquantix.compute.v1.VMService.ExplainVM:output_type -> limiquantix.compute.v1.ExplainVMResponse
+	28, // 57: limiquantix.compute.v1.VMService.GetConsoleLog:output_type -> limiquantix.compute.v1.GetConsoleLogResponse
+	31, // 58: limiquantix.compute.v1.VMService.OpenConsole:output_type -> limiquantix.compute.v1.OpenConsoleResponse
+	33, // 59: limiquantix.compute.v1.VMService.ListVMEvents:output_type -> limiquantix.compute.v1.ListVMEventsResponse
+	45, // [45:60] is the sub-list for method output_type
+	30, // [30:45] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_limiquantix_compute_v1_vm_service_proto_init() }
@@ -2579,6 +2591,7 @@ func file_limiquantix_compute_v1_vm_service_proto_init() {
 	if File_limiquantix_compute_v1_vm_service_proto != nil {
 		return
 	}
+	file_limiquantix_compute_v1_progress_proto_init()
 	file_limiquantix_compute_v1_vm_proto_init()
 	file_limiquantix_compute_v1_vm_service_proto_msgTypes[28].OneofWrappers = []any{
 		(*OpenConsoleRequest_Open)(nil),

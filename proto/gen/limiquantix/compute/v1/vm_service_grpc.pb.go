@@ -66,7 +66,8 @@ type VMServiceClient interface {
 	ResumeVM(ctx context.Context, in *ResumeVMRequest, opts ...grpc.CallOption) (*ResumeVMResponse, error)
 	// WatchVMs streams VMs as they change. Without a revision it begins with all present VMs, then a bookmark. Revision too old: OUT_OF_RANGE (REVISION_COMPACTED).
 	WatchVMs(ctx context.Context, in *WatchVMsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchVMsResponse], error)
-	// ExplainVM says where a VM could run and why not elsewhere, now.
+	// ExplainVM says why a VM is as it is: what is done about it, what failed, when it is tried next and whom it waits for; and where it could run and why
+	// not elsewhere, now. What the node is at is known to the leader alone.
 	ExplainVM(ctx context.Context, in *ExplainVMRequest, opts ...grpc.CallOption) (*ExplainVMResponse, error)
 	// GetConsoleLog streams what the serial console printed, and with follow what it prints.
 	GetConsoleLog(ctx context.Context, in *GetConsoleLogRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetConsoleLogResponse], error)
@@ -285,7 +286,8 @@ type VMServiceServer interface {
 	ResumeVM(context.Context, *ResumeVMRequest) (*ResumeVMResponse, error)
 	// WatchVMs streams VMs as they change. Without a revision it begins with all present VMs, then a bookmark. Revision too old: OUT_OF_RANGE (REVISION_COMPACTED).
 	WatchVMs(*WatchVMsRequest, grpc.ServerStreamingServer[WatchVMsResponse]) error
-	// ExplainVM says where a VM could run and why not elsewhere, now.
+	// ExplainVM says why a VM is as it is: what is done about it, what failed, when it is tried next and whom it waits for; and where it could run and why
+	// not elsewhere, now. What the node is at is known to the leader alone.
 	ExplainVM(context.Context, *ExplainVMRequest) (*ExplainVMResponse, error)
 	// GetConsoleLog streams what the serial console printed, and with follow what it prints.
 	GetConsoleLog(*GetConsoleLogRequest, grpc.ServerStreamingServer[GetConsoleLogResponse]) error

@@ -254,15 +254,20 @@ func (x *Operation) GetCancelRequested() bool {
 	return false
 }
 
-// OperationPhase is one part of an operation.
+// OperationPhase is one part of an operation. First the controller's own: "queued" until a node was chosen, "assigned" until the node took it up. Then
+// the node's, by its clock: "volume" (waits for volumes), "attach", "define", "start", "stop", "reboot", "pause", "resume", "detach", "delete".
 type OperationPhase struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name, for example "schedule", "volume", "define", "start".
+	// Name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// When it began.
 	StartTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
 	// How long it took; unset while it runs.
-	Duration      *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
+	Duration *durationpb.Duration `protobuf:"bytes,3,opt,name=duration,proto3" json:"duration,omitempty"`
+	// When it ended; unset while it runs.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Times that it was tried; 0 = once.
+	Tries         int32 `protobuf:"varint,5,opt,name=tries,proto3" json:"tries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -316,6 +321,20 @@ func (x *OperationPhase) GetDuration() *durationpb.Duration {
 		return x.Duration
 	}
 	return nil
+}
+
+func (x *OperationPhase) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *OperationPhase) GetTries() int32 {
+	if x != nil {
+		return x.Tries
+	}
+	return 0
 }
 
 // GetOperationRequest names an operation.
@@ -775,12 +794,14 @@ const file_limiquantix_operation_v1_operation_proto_rawDesc = "" +
 	"createTime\x125\n" +
 	"\bend_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12@\n" +
 	"\x06phases\x18\r \x03(\v2(.limiquantix.operation.v1.OperationPhaseR\x06phases\x12)\n" +
-	"\x10cancel_requested\x18\x0e \x01(\bR\x0fcancelRequested\"\x96\x01\n" +
+	"\x10cancel_requested\x18\x0e \x01(\bR\x0fcancelRequested\"\xe3\x01\n" +
 	"\x0eOperationPhase\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x129\n" +
 	"\n" +
 	"start_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
-	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\"%\n" +
+	"\bduration\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\bduration\x125\n" +
+	"\bend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x14\n" +
+	"\x05tries\x18\x05 \x01(\x05R\x05tries\"%\n" +
 	"\x13GetOperationRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"Y\n" +
 	"\x14GetOperationResponse\x12A\n" +
@@ -858,25 +879,26 @@ var file_limiquantix_operation_v1_operation_proto_depIdxs = []int32{
 	2,  // 3: limiquantix.operation.v1.Operation.phases:type_name -> limiquantix.operation.v1.OperationPhase
 	11, // 4: limiquantix.operation.v1.OperationPhase.start_time:type_name -> google.protobuf.Timestamp
 	12, // 5: limiquantix.operation.v1.OperationPhase.duration:type_name -> google.protobuf.Duration
-	1,  // 6: limiquantix.operation.v1.GetOperationResponse.operation:type_name -> limiquantix.operation.v1.Operation
-	0,  // 7: limiquantix.operation.v1.ListOperationsRequest.states:type_name -> limiquantix.operation.v1.OperationState
-	1,  // 8: limiquantix.operation.v1.ListOperationsResponse.operations:type_name -> limiquantix.operation.v1.Operation
-	1,  // 9: limiquantix.operation.v1.CancelOperationResponse.operation:type_name -> limiquantix.operation.v1.Operation
-	12, // 10: limiquantix.operation.v1.WaitOperationRequest.timeout:type_name -> google.protobuf.Duration
-	1,  // 11: limiquantix.operation.v1.WaitOperationResponse.operation:type_name -> limiquantix.operation.v1.Operation
-	3,  // 12: limiquantix.operation.v1.OperationService.GetOperation:input_type -> limiquantix.operation.v1.GetOperationRequest
-	5,  // 13: limiquantix.operation.v1.OperationService.ListOperations:input_type -> limiquantix.operation.v1.ListOperationsRequest
-	7,  // 14: limiquantix.operation.v1.OperationService.CancelOperation:input_type -> limiquantix.operation.v1.CancelOperationRequest
-	9,  // 15: limiquantix.operation.v1.OperationService.WaitOperation:input_type -> limiquantix.operation.v1.WaitOperationRequest
-	4,  // 16: limiquantix.operation.v1.OperationService.GetOperation:output_type -> limiquantix.operation.v1.GetOperationResponse
-	6,  // 17: limiquantix.operation.v1.OperationService.ListOperations:output_type -> limiquantix.operation.v1.ListOperationsResponse
-	8,  // 18: limiquantix.operation.v1.OperationService.CancelOperation:output_type -> limiquantix.operation.v1.CancelOperationResponse
-	10, // 19: limiquantix.operation.v1.OperationService.WaitOperation:output_type -> limiquantix.operation.v1.WaitOperationResponse
-	16, // [16:20] is the sub-list for method output_type
-	12, // [12:16] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	11, // 6: limiquantix.operation.v1.OperationPhase.end_time:type_name -> google.protobuf.Timestamp
+	1,  // 7: limiquantix.operation.v1.GetOperationResponse.operation:type_name -> limiquantix.operation.v1.Operation
+	0,  // 8: limiquantix.operation.v1.ListOperationsRequest.states:type_name -> limiquantix.operation.v1.OperationState
+	1,  // 9: limiquantix.operation.v1.ListOperationsResponse.operations:type_name -> limiquantix.operation.v1.Operation
+	1,  // 10: limiquantix.operation.v1.CancelOperationResponse.operation:type_name -> limiquantix.operation.v1.Operation
+	12, // 11: limiquantix.operation.v1.WaitOperationRequest.timeout:type_name -> google.protobuf.Duration
+	1,  // 12: limiquantix.operation.v1.WaitOperationResponse.operation:type_name -> limiquantix.operation.v1.Operation
+	3,  // 13: limiquantix.operation.v1.OperationService.GetOperation:input_type -> limiquantix.operation.v1.GetOperationRequest
+	5,  // 14: limiquantix.operation.v1.OperationService.ListOperations:input_type -> limiquantix.operation.v1.ListOperationsRequest
+	7,  // 15: limiquantix.operation.v1.OperationService.CancelOperation:input_type -> limiquantix.operation.v1.CancelOperationRequest
+	9,  // 16: limiquantix.operation.v1.OperationService.WaitOperation:input_type -> limiquantix.operation.v1.WaitOperationRequest
+	4,  // 17: limiquantix.operation.v1.OperationService.GetOperation:output_type -> limiquantix.operation.v1.GetOperationResponse
+	6,  // 18: limiquantix.operation.v1.OperationService.ListOperations:output_type -> limiquantix.operation.v1.ListOperationsResponse
+	8,  // 19: limiquantix.operation.v1.OperationService.CancelOperation:output_type -> limiquantix.operation.v1.CancelOperationResponse
+	10, // 20: limiquantix.operation.v1.OperationService.WaitOperation:output_type -> limiquantix.operation.v1.WaitOperationResponse
+	17, // [17:21] is the sub-list for method output_type
+	13, // [13:17] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_limiquantix_operation_v1_operation_proto_init() }

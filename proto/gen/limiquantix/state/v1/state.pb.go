@@ -281,8 +281,10 @@ type NodeRecord struct {
 	Enrolled bool `protobuf:"varint,6,opt,name=enrolled,proto3" json:"enrolled,omitempty"`
 	// SHA-256 of the public key that enrolled, hex: a repeated Enrol with it is the same node.
 	PublicKeySha256 string `protobuf:"bytes,7,opt,name=public_key_sha256,json=publicKeySha256,proto3" json:"public_key_sha256,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Orphans that an operator asked to remove and the node has not confirmed.
+	OrphanRemovals []*OrphanRemoval `protobuf:"bytes,8,rep,name=orphan_removals,json=orphanRemovals,proto3" json:"orphan_removals,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *NodeRecord) Reset() {
@@ -364,6 +366,68 @@ func (x *NodeRecord) GetPublicKeySha256() string {
 	return ""
 }
 
+func (x *NodeRecord) GetOrphanRemovals() []*OrphanRemoval {
+	if x != nil {
+		return x.OrphanRemovals
+	}
+	return nil
+}
+
+// OrphanRemoval is an orphan on its way out.
+type OrphanRemoval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it was reported as.
+	Orphan *v1.Orphan `protobuf:"bytes,1,opt,name=orphan,proto3" json:"orphan,omitempty"`
+	// When its removal was asked for.
+	RequestTime   *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=request_time,json=requestTime,proto3" json:"request_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *OrphanRemoval) Reset() {
+	*x = OrphanRemoval{}
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *OrphanRemoval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*OrphanRemoval) ProtoMessage() {}
+
+func (x *OrphanRemoval) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use OrphanRemoval.ProtoReflect.Descriptor instead.
+func (*OrphanRemoval) Descriptor() ([]byte, []int) {
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *OrphanRemoval) GetOrphan() *v1.Orphan {
+	if x != nil {
+		return x.Orphan
+	}
+	return nil
+}
+
+func (x *OrphanRemoval) GetRequestTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RequestTime
+	}
+	return nil
+}
+
 // VolumeRecord is a volume as stored at volume/<id>.
 type VolumeRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -383,7 +447,7 @@ type VolumeRecord struct {
 
 func (x *VolumeRecord) Reset() {
 	*x = VolumeRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[4]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -395,7 +459,7 @@ func (x *VolumeRecord) String() string {
 func (*VolumeRecord) ProtoMessage() {}
 
 func (x *VolumeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[4]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -408,7 +472,7 @@ func (x *VolumeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeRecord.ProtoReflect.Descriptor instead.
 func (*VolumeRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{4}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *VolumeRecord) GetSchemaVersion() int32 {
@@ -459,7 +523,7 @@ type StoragePoolRecord struct {
 
 func (x *StoragePoolRecord) Reset() {
 	*x = StoragePoolRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[5]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -471,7 +535,7 @@ func (x *StoragePoolRecord) String() string {
 func (*StoragePoolRecord) ProtoMessage() {}
 
 func (x *StoragePoolRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[5]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -484,7 +548,7 @@ func (x *StoragePoolRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoragePoolRecord.ProtoReflect.Descriptor instead.
 func (*StoragePoolRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{5}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StoragePoolRecord) GetSchemaVersion() int32 {
@@ -514,7 +578,7 @@ type ImageRecord struct {
 
 func (x *ImageRecord) Reset() {
 	*x = ImageRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[6]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +590,7 @@ func (x *ImageRecord) String() string {
 func (*ImageRecord) ProtoMessage() {}
 
 func (x *ImageRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[6]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +603,7 @@ func (x *ImageRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageRecord.ProtoReflect.Descriptor instead.
 func (*ImageRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{6}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ImageRecord) GetSchemaVersion() int32 {
@@ -569,7 +633,7 @@ type OperationRecord struct {
 
 func (x *OperationRecord) Reset() {
 	*x = OperationRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[7]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +645,7 @@ func (x *OperationRecord) String() string {
 func (*OperationRecord) ProtoMessage() {}
 
 func (x *OperationRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[7]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +658,7 @@ func (x *OperationRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationRecord.ProtoReflect.Descriptor instead.
 func (*OperationRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{7}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *OperationRecord) GetSchemaVersion() int32 {
@@ -634,7 +698,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[8]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +710,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[8]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +723,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{8}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RequestRecord) GetSchemaVersion() int32 {
@@ -732,7 +796,7 @@ type JoinTokenRecord struct {
 
 func (x *JoinTokenRecord) Reset() {
 	*x = JoinTokenRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[9]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -744,7 +808,7 @@ func (x *JoinTokenRecord) String() string {
 func (*JoinTokenRecord) ProtoMessage() {}
 
 func (x *JoinTokenRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[9]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -757,7 +821,7 @@ func (x *JoinTokenRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinTokenRecord.ProtoReflect.Descriptor instead.
 func (*JoinTokenRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{9}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *JoinTokenRecord) GetSchemaVersion() int32 {
@@ -821,7 +885,7 @@ type ClusterRecord struct {
 
 func (x *ClusterRecord) Reset() {
 	*x = ClusterRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[10]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +897,7 @@ func (x *ClusterRecord) String() string {
 func (*ClusterRecord) ProtoMessage() {}
 
 func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[10]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +910,7 @@ func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRecord.ProtoReflect.Descriptor instead.
 func (*ClusterRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{10}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ClusterRecord) GetSchemaVersion() int32 {
@@ -897,7 +961,7 @@ type SecretRecord struct {
 
 func (x *SecretRecord) Reset() {
 	*x = SecretRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[11]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -909,7 +973,7 @@ func (x *SecretRecord) String() string {
 func (*SecretRecord) ProtoMessage() {}
 
 func (x *SecretRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[11]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -922,7 +986,7 @@ func (x *SecretRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRecord.ProtoReflect.Descriptor instead.
 func (*SecretRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{11}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SecretRecord) GetSchemaVersion() int32 {
@@ -963,7 +1027,7 @@ const file_limiquantix_state_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"DiskVolume\x12\x1b\n" +
 	"\tdisk_name\x18\x01 \x01(\tR\bdiskName\x12\x1b\n" +
-	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\"\xb3\x02\n" +
+	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\"\x81\x03\n" +
 	"\n" +
 	"NodeRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x120\n" +
@@ -972,7 +1036,11 @@ const file_limiquantix_state_v1_state_proto_rawDesc = "" +
 	"\x14claimed_memory_bytes\x18\x04 \x01(\x03R\x12claimedMemoryBytes\x12#\n" +
 	"\rclaimed_vcpus\x18\x05 \x01(\x03R\fclaimedVcpus\x12\x1a\n" +
 	"\benrolled\x18\x06 \x01(\bR\benrolled\x12*\n" +
-	"\x11public_key_sha256\x18\a \x01(\tR\x0fpublicKeySha256\"\xde\x01\n" +
+	"\x11public_key_sha256\x18\a \x01(\tR\x0fpublicKeySha256\x12L\n" +
+	"\x0forphan_removals\x18\b \x03(\v2#.limiquantix.state.v1.OrphanRemovalR\x0eorphanRemovals\"\x86\x01\n" +
+	"\rOrphanRemoval\x126\n" +
+	"\x06orphan\x18\x01 \x01(\v2\x1e.limiquantix.compute.v1.OrphanR\x06orphan\x12=\n" +
+	"\frequest_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vrequestTime\"\xde\x01\n" +
 	"\fVolumeRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x126\n" +
 	"\x06volume\x18\x02 \x01(\v2\x1e.limiquantix.storage.v1.VolumeR\x06volume\x12\x1e\n" +
@@ -1030,46 +1098,51 @@ func file_limiquantix_state_v1_state_proto_rawDescGZIP() []byte {
 	return file_limiquantix_state_v1_state_proto_rawDescData
 }
 
-var file_limiquantix_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_limiquantix_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_limiquantix_state_v1_state_proto_goTypes = []any{
 	(*VMRecord)(nil),              // 0: limiquantix.state.v1.VMRecord
 	(*Claim)(nil),                 // 1: limiquantix.state.v1.Claim
 	(*DiskVolume)(nil),            // 2: limiquantix.state.v1.DiskVolume
 	(*NodeRecord)(nil),            // 3: limiquantix.state.v1.NodeRecord
-	(*VolumeRecord)(nil),          // 4: limiquantix.state.v1.VolumeRecord
-	(*StoragePoolRecord)(nil),     // 5: limiquantix.state.v1.StoragePoolRecord
-	(*ImageRecord)(nil),           // 6: limiquantix.state.v1.ImageRecord
-	(*OperationRecord)(nil),       // 7: limiquantix.state.v1.OperationRecord
-	(*RequestRecord)(nil),         // 8: limiquantix.state.v1.RequestRecord
-	(*JoinTokenRecord)(nil),       // 9: limiquantix.state.v1.JoinTokenRecord
-	(*ClusterRecord)(nil),         // 10: limiquantix.state.v1.ClusterRecord
-	(*SecretRecord)(nil),          // 11: limiquantix.state.v1.SecretRecord
-	(*v1.VM)(nil),                 // 12: limiquantix.compute.v1.VM
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*v1.Node)(nil),               // 14: limiquantix.compute.v1.Node
-	(*v11.Volume)(nil),            // 15: limiquantix.storage.v1.Volume
-	(*v11.StoragePool)(nil),       // 16: limiquantix.storage.v1.StoragePool
-	(*v11.Image)(nil),             // 17: limiquantix.storage.v1.Image
-	(*v12.Operation)(nil),         // 18: limiquantix.operation.v1.Operation
+	(*OrphanRemoval)(nil),         // 4: limiquantix.state.v1.OrphanRemoval
+	(*VolumeRecord)(nil),          // 5: limiquantix.state.v1.VolumeRecord
+	(*StoragePoolRecord)(nil),     // 6: limiquantix.state.v1.StoragePoolRecord
+	(*ImageRecord)(nil),           // 7: limiquantix.state.v1.ImageRecord
+	(*OperationRecord)(nil),       // 8: limiquantix.state.v1.OperationRecord
+	(*RequestRecord)(nil),         // 9: limiquantix.state.v1.RequestRecord
+	(*JoinTokenRecord)(nil),       // 10: limiquantix.state.v1.JoinTokenRecord
+	(*ClusterRecord)(nil),         // 11: limiquantix.state.v1.ClusterRecord
+	(*SecretRecord)(nil),          // 12: limiquantix.state.v1.SecretRecord
+	(*v1.VM)(nil),                 // 13: limiquantix.compute.v1.VM
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*v1.Node)(nil),               // 15: limiquantix.compute.v1.Node
+	(*v1.Orphan)(nil),             // 16: limiquantix.compute.v1.Orphan
+	(*v11.Volume)(nil),            // 17: limiquantix.storage.v1.Volume
+	(*v11.StoragePool)(nil),       // 18: limiquantix.storage.v1.StoragePool
+	(*v11.Image)(nil),             // 19: limiquantix.storage.v1.Image
+	(*v12.Operation)(nil),         // 20: limiquantix.operation.v1.Operation
 }
 var file_limiquantix_state_v1_state_proto_depIdxs = []int32{
-	12, // 0: limiquantix.state.v1.VMRecord.vm:type_name -> limiquantix.compute.v1.VM
+	13, // 0: limiquantix.state.v1.VMRecord.vm:type_name -> limiquantix.compute.v1.VM
 	1,  // 1: limiquantix.state.v1.VMRecord.claim:type_name -> limiquantix.state.v1.Claim
 	2,  // 2: limiquantix.state.v1.VMRecord.disk_volumes:type_name -> limiquantix.state.v1.DiskVolume
-	13, // 3: limiquantix.state.v1.VMRecord.pending_since:type_name -> google.protobuf.Timestamp
-	14, // 4: limiquantix.state.v1.NodeRecord.node:type_name -> limiquantix.compute.v1.Node
-	15, // 5: limiquantix.state.v1.VolumeRecord.volume:type_name -> limiquantix.storage.v1.Volume
-	16, // 6: limiquantix.state.v1.StoragePoolRecord.pool:type_name -> limiquantix.storage.v1.StoragePool
-	17, // 7: limiquantix.state.v1.ImageRecord.image:type_name -> limiquantix.storage.v1.Image
-	18, // 8: limiquantix.state.v1.OperationRecord.operation:type_name -> limiquantix.operation.v1.Operation
-	13, // 9: limiquantix.state.v1.RequestRecord.create_time:type_name -> google.protobuf.Timestamp
-	13, // 10: limiquantix.state.v1.JoinTokenRecord.expire_time:type_name -> google.protobuf.Timestamp
-	13, // 11: limiquantix.state.v1.JoinTokenRecord.create_time:type_name -> google.protobuf.Timestamp
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	14, // 3: limiquantix.state.v1.VMRecord.pending_since:type_name -> google.protobuf.Timestamp
+	15, // 4: limiquantix.state.v1.NodeRecord.node:type_name -> limiquantix.compute.v1.Node
+	4,  // 5: limiquantix.state.v1.NodeRecord.orphan_removals:type_name -> limiquantix.state.v1.OrphanRemoval
+	16, // 6: limiquantix.state.v1.OrphanRemoval.orphan:type_name -> limiquantix.compute.v1.Orphan
+	14, // 7: limiquantix.state.v1.OrphanRemoval.request_time:type_name -> google.protobuf.Timestamp
+	17, // 8: limiquantix.state.v1.VolumeRecord.volume:type_name -> limiquantix.storage.v1.Volume
+	18, // 9: limiquantix.state.v1.StoragePoolRecord.pool:type_name -> limiquantix.storage.v1.StoragePool
+	19, // 10: limiquantix.state.v1.ImageRecord.image:type_name -> limiquantix.storage.v1.Image
+	20, // 11: limiquantix.state.v1.OperationRecord.operation:type_name -> limiquantix.operation.v1.Operation
+	14, // 12: limiquantix.state.v1.RequestRecord.create_time:type_name -> google.protobuf.Timestamp
+	14, // 13: limiquantix.state.v1.JoinTokenRecord.expire_time:type_name -> google.protobuf.Timestamp
+	14, // 14: limiquantix.state.v1.JoinTokenRecord.create_time:type_name -> google.protobuf.Timestamp
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_limiquantix_state_v1_state_proto_init() }
@@ -1083,7 +1156,7 @@ func file_limiquantix_state_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_limiquantix_state_v1_state_proto_rawDesc), len(file_limiquantix_state_v1_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -89,7 +89,8 @@ type VMServiceClient interface {
 	ResumeVM(context.Context, *connect.Request[v1.ResumeVMRequest]) (*connect.Response[v1.ResumeVMResponse], error)
 	// WatchVMs streams VMs as they change. Without a revision it begins with all present VMs, then a bookmark. Revision too old: OUT_OF_RANGE (REVISION_COMPACTED).
 	WatchVMs(context.Context, *connect.Request[v1.WatchVMsRequest]) (*connect.ServerStreamForClient[v1.WatchVMsResponse], error)
-	// ExplainVM says where a VM could run and why not elsewhere, now.
+	// ExplainVM says why a VM is as it is: what is done about it, what failed, when it is tried next and whom it waits for; and where it could run and why
+	// not elsewhere, now. What the node is at is known to the leader alone.
 	ExplainVM(context.Context, *connect.Request[v1.ExplainVMRequest]) (*connect.Response[v1.ExplainVMResponse], error)
 	// GetConsoleLog streams what the serial console printed, and with follow what it prints.
 	GetConsoleLog(context.Context, *connect.Request[v1.GetConsoleLogRequest]) (*connect.ServerStreamForClient[v1.GetConsoleLogResponse], error)
@@ -321,7 +322,8 @@ type VMServiceHandler interface {
 	ResumeVM(context.Context, *connect.Request[v1.ResumeVMRequest]) (*connect.Response[v1.ResumeVMResponse], error)
 	// WatchVMs streams VMs as they change. Without a revision it begins with all present VMs, then a bookmark. Revision too old: OUT_OF_RANGE (REVISION_COMPACTED).
 	WatchVMs(context.Context, *connect.Request[v1.WatchVMsRequest], *connect.ServerStream[v1.WatchVMsResponse]) error
-	// ExplainVM says where a VM could run and why not elsewhere, now.
+	// ExplainVM says why a VM is as it is: what is done about it, what failed, when it is tried next and whom it waits for; and where it could run and why
+	// not elsewhere, now. What the node is at is known to the leader alone.
 	ExplainVM(context.Context, *connect.Request[v1.ExplainVMRequest]) (*connect.Response[v1.ExplainVMResponse], error)
 	// GetConsoleLog streams what the serial console printed, and with follow what it prints.
 	GetConsoleLog(context.Context, *connect.Request[v1.GetConsoleLogRequest], *connect.ServerStream[v1.GetConsoleLogResponse]) error
