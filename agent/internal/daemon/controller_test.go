@@ -100,6 +100,7 @@ type fakeController struct {
 	beats    int64
 	again    bool
 	tunnels  map[string]chan *tunnelEnd
+	progress map[string]*computev1.Progress // by id; what is no more is missing
 }
 
 type stream struct {
@@ -119,7 +120,7 @@ func startController(t *testing.T, c *ca) *fakeController {
 		t: t, ca: c, changed: make(chan struct{}), certLife: time.Hour, tokens: map[string]bool{}, desired: map[string]*agentv1.DesiredObject{},
 		revision: 1, streams: map[*stream]bool{}, vms: map[string]*agentv1.VMReport{}, history: map[string][]computev1.VMPhase{},
 		volumes: map[string]*agentv1.VolumeReport{}, pools: map[string]*agentv1.PoolReport{}, images: map[string]*agentv1.ImageCopyReport{},
-		tunnels: map[string]chan *tunnelEnd{},
+		tunnels: map[string]chan *tunnelEnd{}, progress: map[string]*computev1.Progress{},
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
@@ -334,6 +335,11 @@ func (f *fakeController) ReportStatus(_ context.Context, req *agentv1.ReportStat
 	}
 	for _, i := range req.GetImages() {
 		f.images[i.GetImageId()] = i
+	}
+	for _, p := range req.GetProgress() {
+		if f.progress[p.GetKey().GetId()] = p.GetProgress(); p.GetProgress() == nil {
+			delete(f.progress, p.GetKey().GetId())
+		}
 	}
 	if len(req.GetDrivers()) > 0 {
 		f.drivers = req.GetDrivers()

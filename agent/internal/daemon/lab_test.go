@@ -169,6 +169,12 @@ func (l *lab) pid() int64 {
 	return d.GetPid()
 }
 
+func (l *lab) progressOf(id string) *computev1.Progress {
+	l.ctrl.mu.Lock()
+	defer l.ctrl.mu.Unlock()
+	return l.ctrl.progress[id]
+}
+
 // samePID fails unless the guest's process is still the one.
 func (l *lab) samePID(want int64) {
 	l.t.Helper()

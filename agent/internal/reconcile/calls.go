@@ -81,11 +81,14 @@ func (e *Engine) call(ctx context.Context, plugin, pool, method string, deadline
 	}
 	callCtx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
+	entered, done := e.progress.call(callCtx, plugin, method)
+	defer done()
 	leave, err := e.limits.enter(callCtx, plugin, pool)
 	if err != nil {
 		return err
 	}
 	defer leave()
+	entered()
 	return e.observed(callCtx, plugin, pool, method, f)
 }
 
@@ -93,6 +96,9 @@ func (e *Engine) call(ctx context.Context, plugin, pool, method string, deadline
 func (e *Engine) callUnbounded(ctx context.Context, plugin, method string, deadline time.Duration, f func(context.Context) error) error {
 	callCtx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
+	entered, done := e.progress.call(callCtx, plugin, method)
+	defer done()
+	entered()
 	return e.observed(callCtx, plugin, "", method, f)
 }
 

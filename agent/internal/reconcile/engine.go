@@ -12,6 +12,7 @@ import (
 	"github.com/limiquantix/limiquantix/agent/internal/realised"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 )
@@ -41,11 +42,12 @@ type Engine struct {
 	now           func() time.Time
 	survey        time.Duration
 
-	queue  *queue
-	limits *limits
-	wg     sync.WaitGroup
-	stop   context.CancelFunc
-	poke   chan string // plugins to survey
+	queue    *queue
+	limits   *limits
+	progress *progress
+	wg       sync.WaitGroup
+	stop     context.CancelFunc
+	poke     chan string // plugins to survey
 
 	mu      sync.Mutex
 	wants   map[realised.Key]*want
@@ -81,6 +83,9 @@ func NewEngine(c Config) *Engine {
 		orphans: newOrphans(), begun: time.Now(), asking: map[string]bool{},
 	}
 	e.queue = newQueue(e.work)
+	e.progress = newProgress(e.node, e.now, func(k realised.Key, p *computev1.Progress) {
+		e.reporter.Progress(&agentv1.ObjectProgress{Key: desiredKey(k), Progress: p})
+	})
 	for _, o := range c.Store.Desired() {
 		e.wants[keyOf(o.GetKey())] = &want{obj: o}
 	}
@@ -92,6 +97,7 @@ func (e *Engine) Start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	e.stop = cancel
 	e.wg.Go(func() { e.surveyLoop(ctx) })
+	e.wg.Go(func() { e.progressLoop(ctx) })
 	e.EnqueueAll()
 }
 
@@ -158,6 +164,7 @@ func (e *Engine) Remove(key *agentv1.DesiredKey) {
 	}
 	e.mu.Unlock()
 	e.reporter.Forget(key)
+	e.progress.settled(k)
 	e.queue.interrupt(k)
 	e.pokeSurvey("")
 }
@@ -234,7 +241,9 @@ func (e *Engine) work(ctx context.Context, k realised.Key) time.Duration {
 	}
 	begin := time.Now()
 	var after time.Duration
-	result := "ok"
+	result := resultOK
+	ctx = about(ctx, k)
+	e.progress.begin(k)
 	switch k.Kind {
 	case realised.KindVM:
 		after, result = e.reconcileVM(ctx, w)
@@ -244,6 +253,9 @@ func (e *Engine) work(ctx context.Context, k realised.Key) time.Duration {
 		after, result = e.reconcilePool(ctx, w)
 	case realised.KindImage:
 		after, result = e.reconcileImage(ctx, w)
+	}
+	if result == resultOK {
+		e.progress.settled(k)
 	}
 	e.observer.Reconciled(k.Kind, result, time.Since(begin))
 	return after

@@ -49,6 +49,7 @@ func (e *Engine) reconcileImage(ctx context.Context, w *want) (time.Duration, st
 		e.reporter.Image(rep)
 	}
 	if err != nil {
+		e.progress.failed(keyOf(w.obj.GetKey()), "looking for the copy", err, 1, imageRetry)
 		return imageRetry, resultWait
 	}
 	return never, resultOK

@@ -111,6 +111,7 @@ func (e *Engine) reconcilePool(ctx context.Context, w *want) (time.Duration, str
 	s := e.poolState(id)
 	barred := s.barred
 	e.mu.Unlock()
+	e.progress.doing(keyOf(w.obj.GetKey()), poolVerb(d))
 	p, err := e.pluginFor(driver)
 	if err == nil && d.GetAbsent() {
 		err = e.call(ctx, driver, id, "ReleasePool", usualCall, func(ctx context.Context) error {
@@ -137,12 +138,14 @@ func (e *Engine) reconcilePool(ctx context.Context, w *want) (time.Duration, str
 	if kindOf(err) != failSoon {
 		s.ensured = 0
 	}
-	pr := problemOf(poolVerb(d), err, s.failures)
+	tries := s.failures
+	pr := problemOf(poolVerb(d), err, tries)
 	s.problem = err.Error()
 	e.mu.Unlock()
 	if pr.retry == never {
 		pr.retry = 5 * time.Minute // parameters may be right and the host not
 	}
+	e.progress.failed(keyOf(w.obj.GetKey()), poolVerb(d), err, tries, pr.retry)
 	status := &storagev1.PoolNodeStatus{
 		NodeId: e.node, Health: storagev1.PoolHealth_POOL_HEALTH_UNHEALTHY, Reason: pr.reason, Message: pr.message, ObserveTime: timestamppb.New(e.now()),
 	}

@@ -42,6 +42,8 @@ type Reporter interface {
 	Volume(*agentv1.VolumeReport)
 	Pool(*agentv1.PoolReport)
 	Image(*agentv1.ImageCopyReport)
+	// Progress tells what is being done about an object; without progress, that it is as wanted.
+	Progress(*agentv1.ObjectProgress)
 	Orphans([]*computev1.Orphan)
 	Event(vmID, typ, reason, message string)
 	// Forget drops reports of an object that the controller no longer asks for.

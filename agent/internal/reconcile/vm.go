@@ -82,6 +82,7 @@ func (e *Engine) reconcileVM(ctx context.Context, w *want) (time.Duration, strin
 		}
 		dec := nextStep(view)
 		r.doing = doingWords(dec.Do)
+		e.progress.doing(r.key, r.doing)
 		if dec.Do == actNone || dec.Do == actWait {
 			return r.settle(dec)
 		}
@@ -124,6 +125,7 @@ func (r *vmRun) settle(dec decision) (time.Duration, string) {
 	}
 	r.report(dec, problem{retry: dec.After, permanent: dec.Permanent})
 	if dec.Do == actWait {
+		r.e.progress.waiting(r.key, dec.Message, dec.After)
 		return dec.After, resultWait
 	}
 	return r.forgetStop(), resultOK

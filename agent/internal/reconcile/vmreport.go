@@ -107,7 +107,8 @@ func (r *vmRun) failed(ctx context.Context, err error) (time.Duration, string) {
 	e := r.e
 	e.mu.Lock()
 	r.s.failures++
-	p := problemOf(r.doing, err, r.s.failures)
+	tries := r.s.failures
+	p := problemOf(r.doing, err, tries)
 	if p.permanent && r.d.GetAbsent() { // a deletion always goes on
 		p.permanent, p.retry = false, slowMax
 	}
@@ -115,6 +116,7 @@ func (r *vmRun) failed(ctx context.Context, err error) (time.Duration, string) {
 		r.s.permanent = r.w
 	}
 	e.mu.Unlock()
+	e.progress.failed(r.key, r.doing, err, tries, p.retry)
 	dec := decision{Phase: r.failedPhase(err, p), Step: stepWords(r.doing)}
 	if p.permanent {
 		p.retry = 0

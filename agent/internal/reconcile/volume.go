@@ -59,6 +59,10 @@ func (e *Engine) reconcileVolume(ctx context.Context, w *want) (time.Duration, s
 		e.volumeGone(w)
 		return never, resultOK
 	}
+	e.progress.doing(k, "making volume "+volumeName(d))
+	if d.GetAbsent() {
+		e.progress.doing(k, "deleting volume "+volumeName(d))
+	}
 	vol, err := e.realiseVolume(ctx, w, rec)
 	if err == nil && d.GetAbsent() {
 		e.volumeGone(w)
@@ -214,7 +218,8 @@ func (e *Engine) volumeFailed(w *want, s *volumeState, err error) (time.Duration
 	e.mu.Lock()
 	s.failures++
 	s.ready = false
-	pr := problemOf(fmt.Sprintf("%s volume %s", verb, volumeName(d)), err, s.failures)
+	tries, doing := s.failures, fmt.Sprintf("%s volume %s", verb, volumeName(d))
+	pr := problemOf(doing, err, tries)
 	if d.GetAbsent() && pr.permanent { // a deletion always goes on
 		pr.permanent, pr.retry = false, slowMax
 	}
@@ -226,6 +231,7 @@ func (e *Engine) volumeFailed(w *want, s *volumeState, err error) (time.Duration
 		s.retry = e.now().Add(pr.retry)
 	}
 	e.mu.Unlock()
+	e.progress.failed(keyOf(w.obj.GetKey()), doing, err, tries, pr.retry)
 	if !d.GetAbsent() && waitsForOthers(err) {
 		phase = storagev1.VolumePhase_VOLUME_PHASE_CREATING
 	}

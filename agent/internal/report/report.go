@@ -87,6 +87,17 @@ func (r *Reporter) Image(m *agentv1.ImageCopyReport) {
 	r.put(key{"image", m.GetImageId() + "/" + m.GetPoolId()}, m)
 }
 
+// Progress reports what is being done about an object; without progress, that nothing is.
+func (r *Reporter) Progress(m *agentv1.ObjectProgress) {
+	k := key{"progress", m.GetKey().GetKind().String() + "/" + m.GetKey().GetId()}
+	r.mu.Lock()
+	unknown := m.GetProgress() == nil && r.last[k] == nil
+	r.mu.Unlock()
+	if !unknown {
+		r.put(k, m)
+	}
+}
+
 // Drivers reports all drivers.
 func (r *Reporter) Drivers(list []*computev1.DriverStatus) {
 	r.mu.Lock()
@@ -205,6 +216,11 @@ func (r *Reporter) batch() *batch {
 			b.req.Pools = append(b.req.Pools, m)
 		case *agentv1.ImageCopyReport:
 			b.req.Images = append(b.req.Images, m)
+		case *agentv1.ObjectProgress:
+			b.req.Progress = append(b.req.Progress, m)
+			if m.GetProgress() == nil { // nothing to be said again, unless this is not taken
+				delete(r.last, k)
+			}
 		}
 	}
 	if r.sendDrv {
@@ -231,7 +247,10 @@ func (r *Reporter) batch() *batch {
 func (r *Reporter) giveBack(b *batch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for k := range b.sent {
+	for k, m := range b.sent {
+		if p, ok := m.(*agentv1.ObjectProgress); ok && p.GetProgress() == nil && r.last[k] == nil {
+			r.last[k] = m
+		}
 		if r.last[k] != nil {
 			r.dirty[k] = true
 		}

@@ -76,7 +76,7 @@ func (s *session) root() *cobra.Command {
 			"  lqctl vm create web --image debian --cpus 2 --memory 1G --nic user,forward=tcp:8022-22\n  lqctl vm console web",
 		Version: s.versionText(),
 	},
-		s.vmCommand(), s.imageCommand(), s.nodeCommand(), s.opCommand(), s.applyCommand(), s.deleteCommand(),
+		s.vmCommand(), s.imageCommand(), s.nodeCommand(), s.opCommand(), s.whyCommand(), s.applyCommand(), s.deleteCommand(),
 		s.contextCommand(), s.versionCommand(), exitCodesTopic(), quantitiesTopic(), environmentTopic(),
 	)
 	root.SetIn(s.In)

@@ -39,7 +39,7 @@ func TestEveryVerbIsThere(t *testing.T) {
 		"node token": "create list delete",
 		"op":         "list show cancel wait",
 		"context":    "list use set delete show",
-		"":           "apply delete version completion",
+		"":           "why apply delete version completion",
 	} {
 		for _, verb := range strings.Fields(verbs) {
 			path := append(strings.Fields(parent), verb)

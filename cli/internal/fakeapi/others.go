@@ -96,6 +96,15 @@ type nodes struct {
 	*Server
 }
 
+func (n nodes) ExplainNode(_ context.Context, req *connect.Request[computev1.ExplainNodeRequest]) (*connect.Response[computev1.ExplainNodeResponse], error) {
+	n.Lock()
+	defer n.Unlock()
+	if _, err := n.find(req.Msg.GetId()); err != nil {
+		return nil, err
+	}
+	return connect.NewResponse(&computev1.ExplainNodeResponse{Explanation: n.Why}), nil
+}
+
 func (n nodes) find(id string) (*computev1.Node, error) {
 	for _, node := range n.Nodes {
 		if node.GetMeta().GetId() == id || node.GetMeta().GetName() == id {

@@ -42,6 +42,8 @@ type Server struct {
 	Images     []*storagev1.Image
 	Operations []*operationv1.Operation
 	Tokens     []*computev1.JoinToken
+	// Why is what ExplainVM and ExplainNode explain.
+	Why *computev1.Explanation
 	// Hold leaves operations running until Finish.
 	Hold bool
 	// Fail makes methods fail, by their name.

@@ -226,6 +226,7 @@ func (v vms) ExplainVM(_ context.Context, req *connect.Request[computev1.Explain
 		Nodes: []*computev1.NodeVerdict{
 			{NodeName: "host1", FailedPredicates: []string{"memory"}, Message: "lacks 512 MiB"}, {NodeName: "host2", Feasible: true, Score: 0.5},
 		},
+		Explanation: v.Why,
 	}), nil
 }
 

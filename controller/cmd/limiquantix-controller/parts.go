@@ -45,7 +45,7 @@ func newParts(c *controller, leader *state.Leader) *parts {
 	hub := tunnel.New(streams, 0)
 	tunnels := func() seam.Tunnels { return hub }
 	nodes := node.New(node.Config{
-		Cache: c.cache, Runner: runner, Leader: leader, Live: live, CA: c.cluster.CA, Timing: timing(c.cfg.Heartbeat),
+		Cache: c.cache, Runner: runner, Leader: leader, Live: live, CA: c.cluster.CA, Timing: timing(c.cfg.Heartbeat), Nodes: streams,
 		Allocatable: index.Allocatable, Now: time.Now, Log: c.log,
 	})
 	loops := placement.New(placement.Config{
@@ -55,7 +55,7 @@ func newParts(c *controller, leader *state.Leader) *parts {
 	return &parts{
 		services: server.Services{
 			VM: vm.New(vm.Config{
-				Cache: c.cache, Runner: runner, Sealer: sealer, Tunnels: tunnels, History: history, Explain: index,
+				Cache: c.cache, Runner: runner, Sealer: sealer, Tunnels: tunnels, History: history, Explain: index, Nodes: streams,
 				Now: time.Now, Log: c.log,
 			}),
 			Node:          nodes,

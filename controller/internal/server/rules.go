@@ -55,6 +55,7 @@ var agentRules = map[string]rule{
 	computev1.NodeService_CordonNode_FullMethodName:      {access: denied},
 	computev1.NodeService_UncordonNode_FullMethodName:    {access: denied},
 	computev1.NodeService_WatchNodes_FullMethodName:      {access: denied},
+	computev1.NodeService_ExplainNode_FullMethodName:     {access: denied},
 	computev1.NodeService_CreateJoinToken_FullMethodName: {access: denied},
 	computev1.NodeService_ListJoinTokens_FullMethodName:  {access: denied},
 	computev1.NodeService_DeleteJoinToken_FullMethodName: {access: denied},

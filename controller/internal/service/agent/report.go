@@ -48,6 +48,7 @@ func (s *Service) ReportStatus(ctx context.Context, req *agentv1.ReportStatusReq
 		return nil, err
 	}
 	r.remember()
+	s.keepTold(nodeID, req)
 	s.mu.Lock()
 	s.reports[nodeID] = reported{req.GetSessionId(), req.GetSequence()}
 	s.mu.Unlock()

@@ -52,6 +52,9 @@ func (s *Service) open(nodeID string) *session {
 		close(old.over)
 	}
 	s.sessions[nodeID] = ss
+	t := s.toldBy(nodeID)
+	t.since = s.cfg.Now()
+	clear(t.progress) // the agent tells all again to whom it connects
 	return ss
 }
 
@@ -60,6 +63,7 @@ func (s *Service) close(nodeID string, ss *session) {
 	defer s.mu.Unlock()
 	if s.sessions[nodeID] == ss {
 		delete(s.sessions, nodeID)
+		s.toldBy(nodeID).since = s.cfg.Now()
 	}
 }
 

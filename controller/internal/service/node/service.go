@@ -29,6 +29,7 @@ type Config struct {
 	Live   *state.Liveness
 	CA     seam.CA // nil: join tokens are refused
 	Timing seam.Timing
+	Nodes  seam.Nodes // nil: what nodes are at is not known
 	// Allocatable is what VMs may claim of a node.
 	Allocatable func(*computev1.Node) *computev1.ResourceAmount
 	Now         func() time.Time
@@ -43,6 +44,9 @@ var _ computev1connect.NodeServiceHandler = (*Service)(nil)
 // New makes the service.
 func New(cfg Config) *Service {
 	cfg.Timing = cfg.Timing.WithDefaults()
+	if cfg.Nodes == nil {
+		cfg.Nodes = seam.NoNodes{}
+	}
 	return &Service{cfg: cfg}
 }
 

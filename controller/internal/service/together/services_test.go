@@ -45,17 +45,19 @@ func newServices(s store.Store) *services {
 	index := placement.NewIndex(cache, scheduler.Config{OvercommitCPU: 1, OvercommitMemory: 1})
 	out := &services{Cache: cache, Leader: leader, index: index}
 	tunnels := func() seam.Tunnels { return out.tunnels }
+	out.Agent = agent.New(agent.Config{Store: s, Cache: cache, Leader: leader, History: history, Sealer: clearBox{}, Now: time.Now, Log: log})
 	out.VM = vm.New(vm.Config{
-		Cache: cache, Runner: runner, Sealer: clearBox{}, Tunnels: tunnels, History: history, Explain: index, Now: time.Now, Log: log,
+		Cache: cache, Runner: runner, Sealer: clearBox{}, Tunnels: tunnels, History: history, Explain: index, Nodes: out.Agent,
+		Now: time.Now, Log: log,
 	})
 	out.Operation = operation.New(operation.Config{Cache: cache, Runner: runner, History: history, Now: time.Now})
 	out.Node = node.New(node.Config{
-		Cache: cache, Runner: runner, Leader: leader, Live: live, CA: fakeCA{}, Timing: timing, Allocatable: index.Allocatable, Now: time.Now, Log: log,
+		Cache: cache, Runner: runner, Leader: leader, Live: live, CA: fakeCA{}, Timing: timing, Allocatable: index.Allocatable, Nodes: out.Agent,
+		Now: time.Now, Log: log,
 	})
 	out.NodeAgent = node.NewAgent(out.Node)
 	out.Image = image.New(image.Config{Cache: cache, Runner: runner, Tunnels: tunnels, Now: time.Now, Log: log})
 	out.Pool = pool.New(cache)
-	out.Agent = agent.New(agent.Config{Store: s, Cache: cache, Leader: leader, History: history, Sealer: clearBox{}, Now: time.Now, Log: log})
 	out.loops = placement.New(placement.Config{
 		Store: s, Cache: cache, Index: index, Live: live, History: history,
 		HeartbeatTimeout: timing.HeartbeatTimeout, HeartbeatInterval: timing.HeartbeatInterval, Now: time.Now, Log: log,

@@ -11,7 +11,7 @@ import (
 	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
 )
 
-// ExplainVM says where a VM is, or could be.
+// ExplainVM says why a VM is as it is, and where it is or could be.
 func (s *Service) ExplainVM(_ context.Context, req *connect.Request[computev1.ExplainVMRequest]) (*connect.Response[computev1.ExplainVMResponse], error) {
 	row, err := s.find(req.Msg.GetId(), req.Msg.GetProjectId())
 	if err != nil {
@@ -38,6 +38,7 @@ func (s *Service) ExplainVM(_ context.Context, req *connect.Request[computev1.Ex
 		}
 		resp.Suggestion = ""
 	}
+	resp.Explanation = s.why(row, e)
 	return connect.NewResponse(resp), nil
 }
 

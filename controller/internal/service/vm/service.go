@@ -30,6 +30,7 @@ type Config struct {
 	Tunnels  func() seam.Tunnels // nil until the process has them
 	History  *state.History
 	Explain  Explainer
+	Nodes    seam.Nodes // nil: what nodes are at is not known
 	Now      func() time.Time
 	Log      *slog.Logger
 	Bookmark time.Duration // how often an idle watch says how far it is; 0 = 30 s
@@ -44,6 +45,9 @@ var _ computev1connect.VMServiceHandler = (*Service)(nil)
 func New(cfg Config) *Service {
 	if cfg.Bookmark <= 0 {
 		cfg.Bookmark = 30 * time.Second
+	}
+	if cfg.Nodes == nil {
+		cfg.Nodes = seam.NoNodes{}
 	}
 	return &Service{cfg: cfg}
 }

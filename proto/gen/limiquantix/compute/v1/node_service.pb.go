@@ -1023,6 +1023,98 @@ func (x *WatchNodesResponse) GetRevision() int64 {
 	return 0
 }
 
+// ExplainNodeRequest names a node.
+type ExplainNodeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id or name.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainNodeRequest) Reset() {
+	*x = ExplainNodeRequest{}
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainNodeRequest) ProtoMessage() {}
+
+func (x *ExplainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainNodeRequest.ProtoReflect.Descriptor instead.
+func (*ExplainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ExplainNodeRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// ExplainNodeResponse says why.
+type ExplainNodeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Why it is as it is; its parts are the drivers and pools that are not well, and what the agent is at.
+	Explanation   *Explanation `protobuf:"bytes,1,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainNodeResponse) Reset() {
+	*x = ExplainNodeResponse{}
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainNodeResponse) ProtoMessage() {}
+
+func (x *ExplainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainNodeResponse.ProtoReflect.Descriptor instead.
+func (*ExplainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ExplainNodeResponse) GetExplanation() *Explanation {
+	if x != nil {
+		return x.Explanation
+	}
+	return nil
+}
+
 // JoinToken lets one agent enrol.
 type JoinToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1040,7 +1132,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[18]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1144,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[18]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1157,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{18}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *JoinToken) GetId() string {
@@ -1111,7 +1203,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[19]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1215,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[19]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1228,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{19}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *CreateJoinTokenRequest) GetNodeName() string {
@@ -1173,7 +1265,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[20]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1277,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[20]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1290,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{20}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateJoinTokenResponse) GetJoinToken() *JoinToken {
@@ -1224,7 +1316,7 @@ type ListJoinTokensRequest struct {
 
 func (x *ListJoinTokensRequest) Reset() {
 	*x = ListJoinTokensRequest{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[21]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1236,7 +1328,7 @@ func (x *ListJoinTokensRequest) String() string {
 func (*ListJoinTokensRequest) ProtoMessage() {}
 
 func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[21]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1249,7 +1341,7 @@ func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListJoinTokensRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{21}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{23}
 }
 
 // ListJoinTokensResponse holds tokens.
@@ -1263,7 +1355,7 @@ type ListJoinTokensResponse struct {
 
 func (x *ListJoinTokensResponse) Reset() {
 	*x = ListJoinTokensResponse{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[22]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1275,7 +1367,7 @@ func (x *ListJoinTokensResponse) String() string {
 func (*ListJoinTokensResponse) ProtoMessage() {}
 
 func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[22]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1288,7 +1380,7 @@ func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListJoinTokensResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{22}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListJoinTokensResponse) GetJoinTokens() []*JoinToken {
@@ -1309,7 +1401,7 @@ type DeleteJoinTokenRequest struct {
 
 func (x *DeleteJoinTokenRequest) Reset() {
 	*x = DeleteJoinTokenRequest{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[23]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1413,7 @@ func (x *DeleteJoinTokenRequest) String() string {
 func (*DeleteJoinTokenRequest) ProtoMessage() {}
 
 func (x *DeleteJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[23]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1426,7 @@ func (x *DeleteJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{23}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteJoinTokenRequest) GetId() string {
@@ -1353,7 +1445,7 @@ type DeleteJoinTokenResponse struct {
 
 func (x *DeleteJoinTokenResponse) Reset() {
 	*x = DeleteJoinTokenResponse{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[24]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1365,7 +1457,7 @@ func (x *DeleteJoinTokenResponse) String() string {
 func (*DeleteJoinTokenResponse) ProtoMessage() {}
 
 func (x *DeleteJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[24]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1378,14 +1470,14 @@ func (x *DeleteJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{24}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{26}
 }
 
 var File_limiquantix_compute_v1_node_service_proto protoreflect.FileDescriptor
 
 const file_limiquantix_compute_v1_node_service_proto_rawDesc = "" +
 	"\n" +
-	")limiquantix/compute/v1/node_service.proto\x12\x16limiquantix.compute.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a'limiquantix/compute/v1/vm_service.proto\"f\n" +
+	")limiquantix/compute/v1/node_service.proto\x12\x16limiquantix.compute.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a%limiquantix/compute/v1/progress.proto\x1a'limiquantix/compute/v1/vm_service.proto\"f\n" +
 	"\x13RegisterNodeRequest\x120\n" +
 	"\x04node\x18\x01 \x01(\v2\x1c.limiquantix.compute.v1.NodeR\x04node\x12\x1d\n" +
 	"\n" +
@@ -1448,7 +1540,11 @@ const file_limiquantix_compute_v1_node_service_proto_rawDesc = "" +
 	"\x12WatchNodesResponse\x12:\n" +
 	"\x04type\x18\x01 \x01(\x0e2&.limiquantix.compute.v1.WatchEventTypeR\x04type\x120\n" +
 	"\x04node\x18\x02 \x01(\v2\x1c.limiquantix.compute.v1.NodeR\x04node\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"\xb2\x01\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\"$\n" +
+	"\x12ExplainNodeRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\\\n" +
+	"\x13ExplainNodeResponse\x12E\n" +
+	"\vexplanation\x18\x01 \x01(\v2#.limiquantix.compute.v1.ExplanationR\vexplanation\"\xb2\x01\n" +
 	"\tJoinToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12;\n" +
@@ -1471,7 +1567,8 @@ const file_limiquantix_compute_v1_node_service_proto_rawDesc = "" +
 	"joinTokens\"(\n" +
 	"\x16DeleteJoinTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x19\n" +
-	"\x17DeleteJoinTokenResponse2\xf2\t\n" +
+	"\x17DeleteJoinTokenResponse2\xda\n" +
+	"\n" +
 	"\vNodeService\x12i\n" +
 	"\fRegisterNode\x12+.limiquantix.compute.v1.RegisterNodeRequest\x1a,.limiquantix.compute.v1.RegisterNodeResponse\x12Z\n" +
 	"\aGetNode\x12&.limiquantix.compute.v1.GetNodeRequest\x1a'.limiquantix.compute.v1.GetNodeResponse\x12`\n" +
@@ -1485,7 +1582,8 @@ const file_limiquantix_compute_v1_node_service_proto_rawDesc = "" +
 	"CordonNode\x12).limiquantix.compute.v1.CordonNodeRequest\x1a*.limiquantix.compute.v1.CordonNodeResponse\x12i\n" +
 	"\fUncordonNode\x12+.limiquantix.compute.v1.UncordonNodeRequest\x1a,.limiquantix.compute.v1.UncordonNodeResponse\x12e\n" +
 	"\n" +
-	"WatchNodes\x12).limiquantix.compute.v1.WatchNodesRequest\x1a*.limiquantix.compute.v1.WatchNodesResponse0\x01\x12r\n" +
+	"WatchNodes\x12).limiquantix.compute.v1.WatchNodesRequest\x1a*.limiquantix.compute.v1.WatchNodesResponse0\x01\x12f\n" +
+	"\vExplainNode\x12*.limiquantix.compute.v1.ExplainNodeRequest\x1a+.limiquantix.compute.v1.ExplainNodeResponse\x12r\n" +
 	"\x0fCreateJoinToken\x12..limiquantix.compute.v1.CreateJoinTokenRequest\x1a/.limiquantix.compute.v1.CreateJoinTokenResponse\x12o\n" +
 	"\x0eListJoinTokens\x12-.limiquantix.compute.v1.ListJoinTokensRequest\x1a..limiquantix.compute.v1.ListJoinTokensResponse\x12r\n" +
 	"\x0fDeleteJoinToken\x12..limiquantix.compute.v1.DeleteJoinTokenRequest\x1a/.limiquantix.compute.v1.DeleteJoinTokenResponseBOZMgithub.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1;computev1b\x06proto3"
@@ -1502,7 +1600,7 @@ func file_limiquantix_compute_v1_node_service_proto_rawDescGZIP() []byte {
 	return file_limiquantix_compute_v1_node_service_proto_rawDescData
 }
 
-var file_limiquantix_compute_v1_node_service_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_limiquantix_compute_v1_node_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_limiquantix_compute_v1_node_service_proto_goTypes = []any{
 	(*RegisterNodeRequest)(nil),     // 0: limiquantix.compute.v1.RegisterNodeRequest
 	(*RegisterNodeResponse)(nil),    // 1: limiquantix.compute.v1.RegisterNodeResponse
@@ -1522,68 +1620,74 @@ var file_limiquantix_compute_v1_node_service_proto_goTypes = []any{
 	(*UncordonNodeResponse)(nil),    // 15: limiquantix.compute.v1.UncordonNodeResponse
 	(*WatchNodesRequest)(nil),       // 16: limiquantix.compute.v1.WatchNodesRequest
 	(*WatchNodesResponse)(nil),      // 17: limiquantix.compute.v1.WatchNodesResponse
-	(*JoinToken)(nil),               // 18: limiquantix.compute.v1.JoinToken
-	(*CreateJoinTokenRequest)(nil),  // 19: limiquantix.compute.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 20: limiquantix.compute.v1.CreateJoinTokenResponse
-	(*ListJoinTokensRequest)(nil),   // 21: limiquantix.compute.v1.ListJoinTokensRequest
-	(*ListJoinTokensResponse)(nil),  // 22: limiquantix.compute.v1.ListJoinTokensResponse
-	(*DeleteJoinTokenRequest)(nil),  // 23: limiquantix.compute.v1.DeleteJoinTokenRequest
-	(*DeleteJoinTokenResponse)(nil), // 24: limiquantix.compute.v1.DeleteJoinTokenResponse
-	(*Node)(nil),                    // 25: limiquantix.compute.v1.Node
-	(*durationpb.Duration)(nil),     // 26: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),   // 27: google.protobuf.FieldMask
-	(WatchEventType)(0),             // 28: limiquantix.compute.v1.WatchEventType
-	(*timestamppb.Timestamp)(nil),   // 29: google.protobuf.Timestamp
+	(*ExplainNodeRequest)(nil),      // 18: limiquantix.compute.v1.ExplainNodeRequest
+	(*ExplainNodeResponse)(nil),     // 19: limiquantix.compute.v1.ExplainNodeResponse
+	(*JoinToken)(nil),               // 20: limiquantix.compute.v1.JoinToken
+	(*CreateJoinTokenRequest)(nil),  // 21: limiquantix.compute.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil), // 22: limiquantix.compute.v1.CreateJoinTokenResponse
+	(*ListJoinTokensRequest)(nil),   // 23: limiquantix.compute.v1.ListJoinTokensRequest
+	(*ListJoinTokensResponse)(nil),  // 24: limiquantix.compute.v1.ListJoinTokensResponse
+	(*DeleteJoinTokenRequest)(nil),  // 25: limiquantix.compute.v1.DeleteJoinTokenRequest
+	(*DeleteJoinTokenResponse)(nil), // 26: limiquantix.compute.v1.DeleteJoinTokenResponse
+	(*Node)(nil),                    // 27: limiquantix.compute.v1.Node
+	(*durationpb.Duration)(nil),     // 28: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),   // 29: google.protobuf.FieldMask
+	(WatchEventType)(0),             // 30: limiquantix.compute.v1.WatchEventType
+	(*Explanation)(nil),             // 31: limiquantix.compute.v1.Explanation
+	(*timestamppb.Timestamp)(nil),   // 32: google.protobuf.Timestamp
 }
 var file_limiquantix_compute_v1_node_service_proto_depIdxs = []int32{
-	25, // 0: limiquantix.compute.v1.RegisterNodeRequest.node:type_name -> limiquantix.compute.v1.Node
-	25, // 1: limiquantix.compute.v1.RegisterNodeResponse.node:type_name -> limiquantix.compute.v1.Node
-	26, // 2: limiquantix.compute.v1.RegisterNodeResponse.heartbeat_interval:type_name -> google.protobuf.Duration
-	25, // 3: limiquantix.compute.v1.GetNodeResponse.node:type_name -> limiquantix.compute.v1.Node
-	25, // 4: limiquantix.compute.v1.ListNodesResponse.nodes:type_name -> limiquantix.compute.v1.Node
-	25, // 5: limiquantix.compute.v1.UpdateNodeRequest.node:type_name -> limiquantix.compute.v1.Node
-	27, // 6: limiquantix.compute.v1.UpdateNodeRequest.update_mask:type_name -> google.protobuf.FieldMask
-	25, // 7: limiquantix.compute.v1.UpdateNodeResponse.node:type_name -> limiquantix.compute.v1.Node
-	26, // 8: limiquantix.compute.v1.HeartbeatResponse.interval:type_name -> google.protobuf.Duration
-	26, // 9: limiquantix.compute.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
-	25, // 10: limiquantix.compute.v1.CordonNodeResponse.node:type_name -> limiquantix.compute.v1.Node
-	25, // 11: limiquantix.compute.v1.UncordonNodeResponse.node:type_name -> limiquantix.compute.v1.Node
-	28, // 12: limiquantix.compute.v1.WatchNodesResponse.type:type_name -> limiquantix.compute.v1.WatchEventType
-	25, // 13: limiquantix.compute.v1.WatchNodesResponse.node:type_name -> limiquantix.compute.v1.Node
-	29, // 14: limiquantix.compute.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
-	29, // 15: limiquantix.compute.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
-	26, // 16: limiquantix.compute.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	18, // 17: limiquantix.compute.v1.CreateJoinTokenResponse.join_token:type_name -> limiquantix.compute.v1.JoinToken
-	18, // 18: limiquantix.compute.v1.ListJoinTokensResponse.join_tokens:type_name -> limiquantix.compute.v1.JoinToken
-	0,  // 19: limiquantix.compute.v1.NodeService.RegisterNode:input_type -> limiquantix.compute.v1.RegisterNodeRequest
-	2,  // 20: limiquantix.compute.v1.NodeService.GetNode:input_type -> limiquantix.compute.v1.GetNodeRequest
-	4,  // 21: limiquantix.compute.v1.NodeService.ListNodes:input_type -> limiquantix.compute.v1.ListNodesRequest
-	6,  // 22: limiquantix.compute.v1.NodeService.UpdateNode:input_type -> limiquantix.compute.v1.UpdateNodeRequest
-	8,  // 23: limiquantix.compute.v1.NodeService.DeleteNode:input_type -> limiquantix.compute.v1.DeleteNodeRequest
-	10, // 24: limiquantix.compute.v1.NodeService.Heartbeat:input_type -> limiquantix.compute.v1.HeartbeatRequest
-	12, // 25: limiquantix.compute.v1.NodeService.CordonNode:input_type -> limiquantix.compute.v1.CordonNodeRequest
-	14, // 26: limiquantix.compute.v1.NodeService.UncordonNode:input_type -> limiquantix.compute.v1.UncordonNodeRequest
-	16, // 27: limiquantix.compute.v1.NodeService.WatchNodes:input_type -> limiquantix.compute.v1.WatchNodesRequest
-	19, // 28: limiquantix.compute.v1.NodeService.CreateJoinToken:input_type -> limiquantix.compute.v1.CreateJoinTokenRequest
-	21, // 29: limiquantix.compute.v1.NodeService.ListJoinTokens:input_type -> limiquantix.compute.v1.ListJoinTokensRequest
-	23, // 30: limiquantix.compute.v1.NodeService.DeleteJoinToken:input_type -> limiquantix.compute.v1.DeleteJoinTokenRequest
-	1,  // 31: limiquantix.compute.v1.NodeService.RegisterNode:output_type -> limiquantix.compute.v1.RegisterNodeResponse
-	3,  // 32: limiquantix.compute.v1.NodeService.GetNode:output_type -> limiquantix.compute.v1.GetNodeResponse
-	5,  // 33: limiquantix.compute.v1.NodeService.ListNodes:output_type -> limiquantix.compute.v1.ListNodesResponse
-	7,  // 34: limiquantix.compute.v1.NodeService.UpdateNode:output_type -> limiquantix.compute.v1.UpdateNodeResponse
-	9,  // 35: limiquantix.compute.v1.NodeService.DeleteNode:output_type -> limiquantix.compute.v1.DeleteNodeResponse
-	11, // 36: limiquantix.compute.v1.NodeService.Heartbeat:output_type -> limiquantix.compute.v1.HeartbeatResponse
-	13, // 37: limiquantix.compute.v1.NodeService.CordonNode:output_type -> limiquantix.compute.v1.CordonNodeResponse
-	15, // 38: limiquantix.compute.v1.NodeService.UncordonNode:output_type -> limiquantix.compute.v1.UncordonNodeResponse
-	17, // 39: limiquantix.compute.v1.NodeService.WatchNodes:output_type -> limiquantix.compute.v1.WatchNodesResponse
-	20, // 40: limiquantix.compute.v1.NodeService.CreateJoinToken:output_type -> limiquantix.compute.v1.CreateJoinTokenResponse
-	22, // 41: limiquantix.compute.v1.NodeService.ListJoinTokens:output_type -> limiquantix.compute.v1.ListJoinTokensResponse
-	24, // 42: limiquantix.compute.v1.NodeService.DeleteJoinToken:output_type -> limiquantix.compute.v1.DeleteJoinTokenResponse
-	31, // [31:43] is the sub-list for method output_type
-	19, // [19:31] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	27, // 0: limiquantix.compute.v1.RegisterNodeRequest.node:type_name -> limiquantix.compute.v1.Node
+	27, // 1: limiquantix.compute.v1.RegisterNodeResponse.node:type_name -> limiquantix.compute.v1.Node
+	28, // 2: limiquantix.compute.v1.RegisterNodeResponse.heartbeat_interval:type_name -> google.protobuf.Duration
+	27, // 3: limiquantix.compute.v1.GetNodeResponse.node:type_name -> limiquantix.compute.v1.Node
+	27, // 4: limiquantix.compute.v1.ListNodesResponse.nodes:type_name -> limiquantix.compute.v1.Node
+	27, // 5: limiquantix.compute.v1.UpdateNodeRequest.node:type_name -> limiquantix.compute.v1.Node
+	29, // 6: limiquantix.compute.v1.UpdateNodeRequest.update_mask:type_name -> google.protobuf.FieldMask
+	27, // 7: limiquantix.compute.v1.UpdateNodeResponse.node:type_name -> limiquantix.compute.v1.Node
+	28, // 8: limiquantix.compute.v1.HeartbeatResponse.interval:type_name -> google.protobuf.Duration
+	28, // 9: limiquantix.compute.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
+	27, // 10: limiquantix.compute.v1.CordonNodeResponse.node:type_name -> limiquantix.compute.v1.Node
+	27, // 11: limiquantix.compute.v1.UncordonNodeResponse.node:type_name -> limiquantix.compute.v1.Node
+	30, // 12: limiquantix.compute.v1.WatchNodesResponse.type:type_name -> limiquantix.compute.v1.WatchEventType
+	27, // 13: limiquantix.compute.v1.WatchNodesResponse.node:type_name -> limiquantix.compute.v1.Node
+	31, // 14: limiquantix.compute.v1.ExplainNodeResponse.explanation:type_name -> limiquantix.compute.v1.Explanation
+	32, // 15: limiquantix.compute.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
+	32, // 16: limiquantix.compute.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
+	28, // 17: limiquantix.compute.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	20, // 18: limiquantix.compute.v1.CreateJoinTokenResponse.join_token:type_name -> limiquantix.compute.v1.JoinToken
+	20, // 19: limiquantix.compute.v1.ListJoinTokensResponse.join_tokens:type_name -> limiquantix.compute.v1.JoinToken
+	0,  // 20: limiquantix.compute.v1.NodeService.RegisterNode:input_type -> limiquantix.compute.v1.RegisterNodeRequest
+	2,  // 21: limiquantix.compute.v1.NodeService.GetNode:input_type -> limiquantix.compute.v1.GetNodeRequest
+	4,  // 22: limiquantix.compute.v1.NodeService.ListNodes:input_type -> limiquantix.compute.v1.ListNodesRequest
+	6,  // 23: limiquantix.compute.v1.NodeService.UpdateNode:input_type -> limiquantix.compute.v1.UpdateNodeRequest
+	8,  // 24: limiquantix.compute.v1.NodeService.DeleteNode:input_type -> limiquantix.compute.v1.DeleteNodeRequest
+	10, // 25: limiquantix.compute.v1.NodeService.Heartbeat:input_type -> limiquantix.compute.v1.HeartbeatRequest
+	12, // 26: limiquantix.compute.v1.NodeService.CordonNode:input_type -> limiquantix.compute.v1.CordonNodeRequest
+	14, // 27: limiquantix.compute.v1.NodeService.UncordonNode:input_type -> limiquantix.compute.v1.UncordonNodeRequest
+	16, // 28: limiquantix.compute.v1.NodeService.WatchNodes:input_type -> limiquantix.compute.v1.WatchNodesRequest
+	18, // 29: limiquantix.compute.v1.NodeService.ExplainNode:input_type -> limiquantix.compute.v1.ExplainNodeRequest
+	21, // 30: limiquantix.compute.v1.NodeService.CreateJoinToken:input_type -> limiquantix.compute.v1.CreateJoinTokenRequest
+	23, // 31: limiquantix.compute.v1.NodeService.ListJoinTokens:input_type -> limiquantix.compute.v1.ListJoinTokensRequest
+	25, // 32: limiquantix.compute.v1.NodeService.DeleteJoinToken:input_type -> limiquantix.compute.v1.DeleteJoinTokenRequest
+	1,  // 33: limiquantix.compute.v1.NodeService.RegisterNode:output_type -> limiquantix.compute.v1.RegisterNodeResponse
+	3,  // 34: limiquantix.compute.v1.NodeService.GetNode:output_type -> limiquantix.compute.v1.GetNodeResponse
+	5,  // 35: limiquantix.compute.v1.NodeService.ListNodes:output_type -> limiquantix.compute.v1.ListNodesResponse
+	7,  // 36: limiquantix.compute.v1.NodeService.UpdateNode:output_type -> limiquantix.compute.v1.UpdateNodeResponse
+	9,  // 37: limiquantix.compute.v1.NodeService.DeleteNode:output_type -> limiquantix.compute.v1.DeleteNodeResponse
+	11, // 38: limiquantix.compute.v1.NodeService.Heartbeat:output_type -> limiquantix.compute.v1.HeartbeatResponse
+	13, // 39: limiquantix.compute.v1.NodeService.CordonNode:output_type -> limiquantix.compute.v1.CordonNodeResponse
+	15, // 40: limiquantix.compute.v1.NodeService.UncordonNode:output_type -> limiquantix.compute.v1.UncordonNodeResponse
+	17, // 41: limiquantix.compute.v1.NodeService.WatchNodes:output_type -> limiquantix.compute.v1.WatchNodesResponse
+	19, // 42: limiquantix.compute.v1.NodeService.ExplainNode:output_type -> limiquantix.compute.v1.ExplainNodeResponse
+	22, // 43: limiquantix.compute.v1.NodeService.CreateJoinToken:output_type -> limiquantix.compute.v1.CreateJoinTokenResponse
+	24, // 44: limiquantix.compute.v1.NodeService.ListJoinTokens:output_type -> limiquantix.compute.v1.ListJoinTokensResponse
+	26, // 45: limiquantix.compute.v1.NodeService.DeleteJoinToken:output_type -> limiquantix.compute.v1.DeleteJoinTokenResponse
+	33, // [33:46] is the sub-list for method output_type
+	20, // [20:33] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_limiquantix_compute_v1_node_service_proto_init() }
@@ -1592,6 +1696,7 @@ func file_limiquantix_compute_v1_node_service_proto_init() {
 		return
 	}
 	file_limiquantix_compute_v1_node_proto_init()
+	file_limiquantix_compute_v1_progress_proto_init()
 	file_limiquantix_compute_v1_vm_service_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1599,7 +1704,7 @@ func file_limiquantix_compute_v1_node_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_limiquantix_compute_v1_node_service_proto_rawDesc), len(file_limiquantix_compute_v1_node_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -28,6 +28,7 @@ const (
 	NodeService_CordonNode_FullMethodName      = "/limiquantix.compute.v1.NodeService/CordonNode"
 	NodeService_UncordonNode_FullMethodName    = "/limiquantix.compute.v1.NodeService/UncordonNode"
 	NodeService_WatchNodes_FullMethodName      = "/limiquantix.compute.v1.NodeService/WatchNodes"
+	NodeService_ExplainNode_FullMethodName     = "/limiquantix.compute.v1.NodeService/ExplainNode"
 	NodeService_CreateJoinToken_FullMethodName = "/limiquantix.compute.v1.NodeService/CreateJoinToken"
 	NodeService_ListJoinTokens_FullMethodName  = "/limiquantix.compute.v1.NodeService/ListJoinTokens"
 	NodeService_DeleteJoinToken_FullMethodName = "/limiquantix.compute.v1.NodeService/DeleteJoinToken"
@@ -60,6 +61,8 @@ type NodeServiceClient interface {
 	UncordonNode(ctx context.Context, in *UncordonNodeRequest, opts ...grpc.CallOption) (*UncordonNodeResponse, error)
 	// WatchNodes streams nodes as they change, as WatchVMs does. Public port only.
 	WatchNodes(ctx context.Context, in *WatchNodesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchNodesResponse], error)
+	// ExplainNode says whether a node is as it should be, and if not why and whom it waits for. Public port only.
+	ExplainNode(ctx context.Context, in *ExplainNodeRequest, opts ...grpc.CallOption) (*ExplainNodeResponse, error)
 	// CreateJoinToken makes a single-use token with which an agent enrols. The token is shown once. Public port only.
 	CreateJoinToken(ctx context.Context, in *CreateJoinTokenRequest, opts ...grpc.CallOption) (*CreateJoinTokenResponse, error)
 	// ListJoinTokens lists tokens that were neither used nor have expired, without their secrets. Public port only.
@@ -175,6 +178,16 @@ func (c *nodeServiceClient) WatchNodes(ctx context.Context, in *WatchNodesReques
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeService_WatchNodesClient = grpc.ServerStreamingClient[WatchNodesResponse]
 
+func (c *nodeServiceClient) ExplainNode(ctx context.Context, in *ExplainNodeRequest, opts ...grpc.CallOption) (*ExplainNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainNodeResponse)
+	err := c.cc.Invoke(ctx, NodeService_ExplainNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *nodeServiceClient) CreateJoinToken(ctx context.Context, in *CreateJoinTokenRequest, opts ...grpc.CallOption) (*CreateJoinTokenResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateJoinTokenResponse)
@@ -232,6 +245,8 @@ type NodeServiceServer interface {
 	UncordonNode(context.Context, *UncordonNodeRequest) (*UncordonNodeResponse, error)
 	// WatchNodes streams nodes as they change, as WatchVMs does. Public port only.
 	WatchNodes(*WatchNodesRequest, grpc.ServerStreamingServer[WatchNodesResponse]) error
+	// ExplainNode says whether a node is as it should be, and if not why and whom it waits for. Public port only.
+	ExplainNode(context.Context, *ExplainNodeRequest) (*ExplainNodeResponse, error)
 	// CreateJoinToken makes a single-use token with which an agent enrols. The token is shown once. Public port only.
 	CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenResponse, error)
 	// ListJoinTokens lists tokens that were neither used nor have expired, without their secrets. Public port only.
@@ -274,6 +289,9 @@ func (UnimplementedNodeServiceServer) UncordonNode(context.Context, *UncordonNod
 }
 func (UnimplementedNodeServiceServer) WatchNodes(*WatchNodesRequest, grpc.ServerStreamingServer[WatchNodesResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchNodes not implemented")
+}
+func (UnimplementedNodeServiceServer) ExplainNode(context.Context, *ExplainNodeRequest) (*ExplainNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainNode not implemented")
 }
 func (UnimplementedNodeServiceServer) CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateJoinToken not implemented")
@@ -460,6 +478,24 @@ func _NodeService_WatchNodes_Handler(srv interface{}, stream grpc.ServerStream) 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type NodeService_WatchNodesServer = grpc.ServerStreamingServer[WatchNodesResponse]
 
+func _NodeService_ExplainNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).ExplainNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_ExplainNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).ExplainNode(ctx, req.(*ExplainNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _NodeService_CreateJoinToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CreateJoinTokenRequest)
 	if err := dec(in); err != nil {
@@ -552,6 +588,10 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UncordonNode",
 			Handler:    _NodeService_UncordonNode_Handler,
+		},
+		{
+			MethodName: "ExplainNode",
+			Handler:    _NodeService_ExplainNode_Handler,
 		},
 		{
 			MethodName: "CreateJoinToken",

@@ -53,6 +53,8 @@ const (
 	NodeServiceUncordonNodeProcedure = "/limiquantix.compute.v1.NodeService/UncordonNode"
 	// NodeServiceWatchNodesProcedure is the fully-qualified name of the NodeService's WatchNodes RPC.
 	NodeServiceWatchNodesProcedure = "/limiquantix.compute.v1.NodeService/WatchNodes"
+	// NodeServiceExplainNodeProcedure is the fully-qualified name of the NodeService's ExplainNode RPC.
+	NodeServiceExplainNodeProcedure = "/limiquantix.compute.v1.NodeService/ExplainNode"
 	// NodeServiceCreateJoinTokenProcedure is the fully-qualified name of the NodeService's
 	// CreateJoinToken RPC.
 	NodeServiceCreateJoinTokenProcedure = "/limiquantix.compute.v1.NodeService/CreateJoinToken"
@@ -86,6 +88,8 @@ type NodeServiceClient interface {
 	UncordonNode(context.Context, *connect.Request[v1.UncordonNodeRequest]) (*connect.Response[v1.UncordonNodeResponse], error)
 	// WatchNodes streams nodes as they change, as WatchVMs does. Public port only.
 	WatchNodes(context.Context, *connect.Request[v1.WatchNodesRequest]) (*connect.ServerStreamForClient[v1.WatchNodesResponse], error)
+	// ExplainNode says whether a node is as it should be, and if not why and whom it waits for. Public port only.
+	ExplainNode(context.Context, *connect.Request[v1.ExplainNodeRequest]) (*connect.Response[v1.ExplainNodeResponse], error)
 	// CreateJoinToken makes a single-use token with which an agent enrols. The token is shown once. Public port only.
 	CreateJoinToken(context.Context, *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error)
 	// ListJoinTokens lists tokens that were neither used nor have expired, without their secrets. Public port only.
@@ -159,6 +163,12 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("WatchNodes")),
 			connect.WithClientOptions(opts...),
 		),
+		explainNode: connect.NewClient[v1.ExplainNodeRequest, v1.ExplainNodeResponse](
+			httpClient,
+			baseURL+NodeServiceExplainNodeProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("ExplainNode")),
+			connect.WithClientOptions(opts...),
+		),
 		createJoinToken: connect.NewClient[v1.CreateJoinTokenRequest, v1.CreateJoinTokenResponse](
 			httpClient,
 			baseURL+NodeServiceCreateJoinTokenProcedure,
@@ -191,6 +201,7 @@ type nodeServiceClient struct {
 	cordonNode      *connect.Client[v1.CordonNodeRequest, v1.CordonNodeResponse]
 	uncordonNode    *connect.Client[v1.UncordonNodeRequest, v1.UncordonNodeResponse]
 	watchNodes      *connect.Client[v1.WatchNodesRequest, v1.WatchNodesResponse]
+	explainNode     *connect.Client[v1.ExplainNodeRequest, v1.ExplainNodeResponse]
 	createJoinToken *connect.Client[v1.CreateJoinTokenRequest, v1.CreateJoinTokenResponse]
 	listJoinTokens  *connect.Client[v1.ListJoinTokensRequest, v1.ListJoinTokensResponse]
 	deleteJoinToken *connect.Client[v1.DeleteJoinTokenRequest, v1.DeleteJoinTokenResponse]
@@ -241,6 +252,11 @@ func (c *nodeServiceClient) WatchNodes(ctx context.Context, req *connect.Request
 	return c.watchNodes.CallServerStream(ctx, req)
 }
 
+// ExplainNode calls limiquantix.compute.v1.NodeService.ExplainNode.
+func (c *nodeServiceClient) ExplainNode(ctx context.Context, req *connect.Request[v1.ExplainNodeRequest]) (*connect.Response[v1.ExplainNodeResponse], error) {
+	return c.explainNode.CallUnary(ctx, req)
+}
+
 // CreateJoinToken calls limiquantix.compute.v1.NodeService.CreateJoinToken.
 func (c *nodeServiceClient) CreateJoinToken(ctx context.Context, req *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error) {
 	return c.createJoinToken.CallUnary(ctx, req)
@@ -278,6 +294,8 @@ type NodeServiceHandler interface {
 	UncordonNode(context.Context, *connect.Request[v1.UncordonNodeRequest]) (*connect.Response[v1.UncordonNodeResponse], error)
 	// WatchNodes streams nodes as they change, as WatchVMs does. Public port only.
 	WatchNodes(context.Context, *connect.Request[v1.WatchNodesRequest], *connect.ServerStream[v1.WatchNodesResponse]) error
+	// ExplainNode says whether a node is as it should be, and if not why and whom it waits for. Public port only.
+	ExplainNode(context.Context, *connect.Request[v1.ExplainNodeRequest]) (*connect.Response[v1.ExplainNodeResponse], error)
 	// CreateJoinToken makes a single-use token with which an agent enrols. The token is shown once. Public port only.
 	CreateJoinToken(context.Context, *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error)
 	// ListJoinTokens lists tokens that were neither used nor have expired, without their secrets. Public port only.
@@ -347,6 +365,12 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("WatchNodes")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceExplainNodeHandler := connect.NewUnaryHandler(
+		NodeServiceExplainNodeProcedure,
+		svc.ExplainNode,
+		connect.WithSchema(nodeServiceMethods.ByName("ExplainNode")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeServiceCreateJoinTokenHandler := connect.NewUnaryHandler(
 		NodeServiceCreateJoinTokenProcedure,
 		svc.CreateJoinToken,
@@ -385,6 +409,8 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceUncordonNodeHandler.ServeHTTP(w, r)
 		case NodeServiceWatchNodesProcedure:
 			nodeServiceWatchNodesHandler.ServeHTTP(w, r)
+		case NodeServiceExplainNodeProcedure:
+			nodeServiceExplainNodeHandler.ServeHTTP(w, r)
 		case NodeServiceCreateJoinTokenProcedure:
 			nodeServiceCreateJoinTokenHandler.ServeHTTP(w, r)
 		case NodeServiceListJoinTokensProcedure:
@@ -434,6 +460,10 @@ func (UnimplementedNodeServiceHandler) UncordonNode(context.Context, *connect.Re
 
 func (UnimplementedNodeServiceHandler) WatchNodes(context.Context, *connect.Request[v1.WatchNodesRequest], *connect.ServerStream[v1.WatchNodesResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("limiquantix.compute.v1.NodeService.WatchNodes is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) ExplainNode(context.Context, *connect.Request[v1.ExplainNodeRequest]) (*connect.Response[v1.ExplainNodeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("limiquantix.compute.v1.NodeService.ExplainNode is not implemented"))
 }
 
 func (UnimplementedNodeServiceHandler) CreateJoinToken(context.Context, *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error) {
