@@ -93,7 +93,7 @@ func events(t *testing.T) []event {
 				if !l.placed || !reports(l.node) {
 					return
 				}
-				rep := &agentv1.VMReport{VmId: l.id, Epoch: 1, ObservedGeneration: 2, Status: &computev1.VMStatus{Phase: phase}}
+				rep := &agentv1.VMReport{VmId: l.id, Epoch: 1, ObservedGeneration: 2, AttemptedGeneration: 2, Status: &computev1.VMStatus{Phase: phase}}
 				v.edit(rep)
 				w.report(w.nodes[l.node], &agentv1.ReportStatusRequest{Vms: []*agentv1.VMReport{rep}})
 			}})
