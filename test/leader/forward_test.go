@@ -79,10 +79,6 @@ func TestConsoleOutlivesLeader(t *testing.T) {
 	for name, signal := range map[string]syscall.Signal{"killed": syscall.SIGKILL, "stopped": syscall.SIGSTOP} {
 		s := other.vms.OpenConsole(t.Context())
 		open(t, s, vm)
-<<<<<<< HEAD
-		began := time.Now()
-=======
->>>>>>> d68083f (test/leader: console, log, events, upload and watches through a controller that does not lead; last slots)
 		if signal == syscall.SIGKILL {
 			leads.end(t, signal)
 		} else {
