@@ -78,6 +78,7 @@ func (p *Public) newProxy(f *Forwarding) *httputil.ReverseProxy {
 		FlushInterval: -1,
 		ModifyResponse: func(r *http.Response) error {
 			r.Header.Del("X-Request-Id") // ours stands there already
+			end(r)
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
