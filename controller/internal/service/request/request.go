@@ -89,6 +89,12 @@ func Do[R proto.Message](ctx context.Context, r *Runner, call Call, try func(ctx
 			}
 		}
 		if err != nil {
+			// What stands in the way may be this very request's own effect, sent before and done meanwhile.
+			if key != "" {
+				if kv, gone := r.Store.Get(ctx, key); gone == nil {
+					return replay[R](ctx, r, call, sum, kv)
+				}
+			}
 			return none, err
 		}
 		txn := plan.Txn

@@ -98,3 +98,41 @@ func TestNothingToDoIsNotSaidFromThePast(t *testing.T) {
 		})
 	}
 }
+
+// A request that is sent again while its first sending is still under way has one effect and one answer, although the first stands in its own way.
+func TestRepetitionOvertakenByItself(t *testing.T) {
+	t.Parallel()
+	s := memory.Open(memory.Options{})
+	defer s.Close()
+	cache := state.NewCache(s, slog.New(slog.DiscardHandler), time.Now)
+	ctx, cancel := context.WithCancel(t.Context())
+	ran := make(chan error, 1)
+	go func() { ran <- cache.Run(ctx) }()
+	defer func() { cancel(); <-ran }()
+	<-cache.Loaded()
+	r := &Runner{Store: s, Cache: cache, Now: time.Now}
+	taken := errors.New("the name is taken")
+	var create func(id string, meanwhile func()) (*computev1.CreateVMResponse, error)
+	create = func(id string, meanwhile func()) (*computev1.CreateVMResponse, error) {
+		return Do(ctx, r, Call{Method: "m", Body: &computev1.CreateVMRequest{}, RequestID: "one"}, func(context.Context) (*Plan[*computev1.CreateVMResponse], error) {
+			meanwhile()
+			name := state.NameKey("default", state.KindVM, "a")
+			if cache.ByName("default", state.KindVM, "a") != "" {
+				return nil, taken
+			}
+			var w state.Writer
+			w.Require(store.KeyAbsent(name))
+			w.PutText(name, id)
+			txn, err := w.Txn()
+			return &Plan[*computev1.CreateVMResponse]{Txn: txn, Response: &computev1.CreateVMResponse{Vm: &computev1.VM{Meta: &metav1.ObjectMeta{Id: id}}}}, err
+		})
+	}
+	again, err := create("second", func() {
+		if first, err := create("first", func() {}); err != nil || first.GetVm().GetMeta().GetId() != "first" {
+			t.Error(first, err)
+		}
+	})
+	if err != nil || again.GetVm().GetMeta().GetId() != "first" {
+		t.Errorf("the repetition is answered with %v, %v", again, err)
+	}
+}
