@@ -4,6 +4,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -20,6 +21,9 @@ import (
 	"github.com/limiquantix/limiquantix/test/stack"
 )
 
+// tableEnv names a file that a suite may write a table to, for its evidence.
+const tableEnv = "LIMIQUANTIX_TEST_TABLE"
+
 // suites are what can be soaked: tests of a package below test and how often they count.
 var suites = map[string]struct {
 	pkg   string
@@ -27,9 +31,10 @@ var suites = map[string]struct {
 	count string // of stack.CountEnv
 	what  string
 }{
-	"kills":  {"./e2e", "TestGuestsOutliveEverything", "100", "kill -9 of agent, plugin, controller and libvirtd, and restarts of the agent, each so often, in an order drawn from the seed, with two real guests; before each, calls are acknowledged that must hold after it"},
-	"leader": {"./leader", "TestLeaderFails", "100", "two controllers on one external etcd, two agents with the reference driver, clients that create and delete through both: so often the leader is killed (kill -9), and so often it is stopped with a write of its under way, woken once the other leads, and asked for a leader's write; every acknowledged call is checked against the store, every write's fence is seen by the etcd"},
-	"slots":  {"./leader", "TestLastSlots", "1000", "64 clients create at once onto the last free slots, so often over HTTP against one controller with its own etcd, and again against two controllers on one external etcd: claims equal capacity exactly each time, and the surplus waits with a reason"},
+	"failpoints": {"./failpoint", "TestFailpoints", "1", "every commit to the store, driver call and file write of controller and agent, found in the code by type, with every action: the process is killed before or after it, it fails, its reply is lost, it is delayed 2 s; after each everything converges within 30 s, what was acknowledged holds, claims are those of the VMs, and the reference driver's journal holds what it should and nothing else"},
+	"kills":      {"./e2e", "TestGuestsOutliveEverything", "100", "kill -9 of agent, plugin, controller and libvirtd, and restarts of the agent, each so often, in an order drawn from the seed, with two real guests; before each, calls are acknowledged that must hold after it"},
+	"leader":     {"./leader", "TestLeaderFails", "100", "two controllers on one external etcd, two agents with the reference driver, clients that create and delete through both: so often the leader is killed (kill -9), and so often it is stopped with a write of its under way, woken once the other leads, and asked for a leader's write; every acknowledged call is checked against the store, every write's fence is seen by the etcd"},
+	"slots":      {"./leader", "TestLastSlots", "1000", "64 clients create at once onto the last free slots, so often over HTTP against one controller with its own etcd, and again against two controllers on one external etcd: claims equal capacity exactly each time, and the surplus waits with a reason"},
 }
 
 // figuresOf are the rows that tests print: lines that hold "evidence: ".
@@ -61,6 +66,11 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	table, err := os.CreateTemp("", "soak-table")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = errors.Join(table.Close(), os.Remove(table.Name())) }()
 	began := time.Now()
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, "go", "test", suite.pkg, "-count=1", "-v", "-timeout", "2h", "-run", "^"+suite.run+"$")
@@ -69,7 +79,7 @@ func run() error {
 	if seed == "" {
 		seed = strconv.FormatInt(began.UnixNano(), 10)
 	}
-	cmd.Env = append(os.Environ(), stack.CountEnv+"="+suite.count, stack.SeedEnv+"="+seed)
+	cmd.Env = append(os.Environ(), stack.CountEnv+"="+suite.count, stack.SeedEnv+"="+seed, tableEnv+"="+table.Name())
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(os.Stdout, &out), os.Stderr
 	runErr := cmd.Run()
 	verdict := "passed"
@@ -100,6 +110,9 @@ func run() error {
 Made by: make soak SUITE=%s
 `, name, suite.what, verdict, suite.count, seed, time.Since(began).Round(time.Second), began.UTC().Format("2006-01-02"), version("git", "-C", root, "rev-parse", "HEAD"),
 		version("libvirtd", "--version"), version("qemu-system-x86_64", "--version"), version("go", "version"), figuresOf(out.String()), name)
+	if rows, err := io.ReadAll(table); err == nil && len(rows) > 0 {
+		text += "\n" + string(rows)
+	}
 	if err := os.WriteFile(filepath.Join(root, "docs", "evidence", name+".md"), []byte(text), 0o644); err != nil { //nolint:gosec // a document
 		return err
 	}

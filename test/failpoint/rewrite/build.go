@@ -16,12 +16,29 @@ type Built struct {
 	Points []Point // those that are in a binary
 }
 
-// edits are what a test cannot wait for or configure.
+// edits are what a suite cannot wait for, or what nothing asks for yet though the code for it is there. What decides how soon things converge stays.
 var edits = []Edit{
-	// Renewed at two thirds of life and of the five minutes before it: every five seconds.
+	// Renewed at two thirds of its life and of the five minutes before it: every five seconds.
 	{"controller/internal/pki/ca.go", "NodeLife = 24 * time.Hour", "NodeLife = 157500 * time.Millisecond"},
-	// The pool that every cluster has is of a driver of this name.
+	{"controller/internal/placement/expire.go", "keepFor = 24 * time.Hour", "keepFor = 20 * time.Second"},
+	{"controller/internal/placement/expire.go", "expireEvery = 10 * time.Minute", "expireEvery = 2 * time.Second"},
+	{"agent/internal/metrics/metrics.go", "Interval = 15 * time.Second", "Interval = 3 * time.Second"},
+	{"agent/internal/reconcile/pool.go", "poolLook = 30 * time.Second", "poolLook = 3 * time.Second"},
+
+	// The pool that every cluster has is of a driver of this name. The driver also has what the kvm plugin has.
 	{"sdk/conformance/reference/plugin.go", `Name: "reference"`, `Name: "local"`},
+	{"sdk/conformance/reference/compute.go", "driverv1.ComputeFeature_COMPUTE_FEATURE_CONSOLE_LOG,", "driverv1.ComputeFeature_COMPUTE_FEATURE_CONSOLE_LOG, driverv1.ComputeFeature_COMPUTE_FEATURE_GUEST_AGENT,"},
+	{"sdk/conformance/reference/compute.go", `bad(s.GetBoot().GetKernelPath() != "",`, `bad(false,`},
+
+	// No call deletes a pool yet.
+	{"controller/internal/service/agent/render.go", "package agent\n", "package agent; import lqfp \"" + module + "controller/internal/failpoint\"\n"},
+	{"controller/internal/service/agent/render.go", "Absent: row.Deleting}", `Absent: row.Deleting || lqfp.Asked("pool-absent")}`},
+	// No signal makes the agent configure a plugin anew that runs.
+	{"agent/internal/plugins/manager.go", "case man.SHA256 != p.sum:", `case lqfp.Asked("reconfigure"):
+			if err := p.sup.Reconfigure(ctx, spec.Host, spec.ConfigJSON, spec.Secrets); err != nil {
+				m.c.Logger.Error("plugin was not configured anew", "error", err)
+			}
+		case man.SHA256 != p.sum:`},
 }
 
 // Build finds the points and builds everything that the suite runs.

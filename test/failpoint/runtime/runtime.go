@@ -106,6 +106,15 @@ func take(id string) string {
 	return strings.TrimSpace(string(action))
 }
 
+// Asked reports whether the test asks for something that no API can.
+func Asked(what string) bool {
+	if dir == "" {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(dir, "ask", what))
+	return err == nil
+}
+
 func die() {
 	_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 	select {}

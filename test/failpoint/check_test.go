@@ -1,0 +1,154 @@
+package failpoint_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	operationv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
+	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
+)
+
+// stay is what outlives every fault: an image, and a VM that runs from it. Empty in rigs that have none.
+type stay struct{ image, vm string }
+
+// converged waits until nothing is under way, what shall be there is there, and nothing else is: by the controller's word and by the journal, which is
+// what is really there.
+func (r *rig) converged(ctx context.Context, s stay) error {
+	return r.until(ctx, "everything converges", func() (bool, string) {
+		err := r.look(ctx, s)
+		return err == nil, fmt.Sprint(err)
+	})
+}
+
+func (r *rig) look(ctx context.Context, s stay) error {
+	node, err := r.nodes.GetNode(ctx, connect.NewRequest(&computev1.GetNodeRequest{Id: nodeName}))
+	if err != nil {
+		return err
+	}
+	vms, err := r.vms.ListVMs(ctx, connect.NewRequest(&computev1.ListVMsRequest{}))
+	if err != nil {
+		return err
+	}
+	images, err := r.images.ListImages(ctx, connect.NewRequest(&storagev1.ListImagesRequest{}))
+	if err != nil {
+		return err
+	}
+	open, err := r.ops.ListOperations(ctx, connect.NewRequest(&operationv1.ListOperationsRequest{
+		States: []operationv1.OperationState{operationv1.OperationState_OPERATION_STATE_RUNNING},
+	}))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	st := node.Msg.GetNode().GetStatus()
+	if st.GetPhase() != computev1.NodePhase_NODE_PHASE_READY {
+		wrong("node is %s: %s", st.GetPhase(), st.GetMessage())
+	}
+	if len(st.GetOrphans()) > 0 {
+		wrong("orphans: %v", st.GetOrphans())
+	}
+	for _, op := range open.Msg.GetOperations() {
+		wrong("operation under way: %s", op)
+	}
+	var claimed computev1.ResourceAmount
+	var wantVMs, wantVolumes, wantImages []string
+	for _, vm := range vms.Msg.GetVms() {
+		if vm.GetMeta().GetId() != s.vm || vm.GetStatus().GetPhase() != computev1.VMPhase_VM_PHASE_RUNNING ||
+			vm.GetStatus().GetObservedGeneration() != vm.GetMeta().GetGeneration() {
+			wrong("vm: %s", vm)
+		}
+		claimed.Cpus += float64(vm.GetSpec().GetCpu().GetVcpus())
+		claimed.MemoryBytes += vm.GetSpec().GetMemoryBytes()
+		wantVMs = append(wantVMs, vm.GetMeta().GetId())
+		for _, d := range vm.GetStatus().GetDisks() {
+			wantVolumes = append(wantVolumes, d.GetVolumeId())
+		}
+	}
+	if s.vm != "" && !slices.Contains(wantVMs, s.vm) {
+		wrong("the VM that was there all the time is gone")
+	}
+	if c := st.GetClaimed(); c.GetCpus() != claimed.GetCpus() || c.GetMemoryBytes() != claimed.GetMemoryBytes() {
+		wrong("claims of the node are %v, of its VMs %v", c, &claimed)
+	}
+	for _, img := range images.Msg.GetImages() {
+		if img.GetMeta().GetId() != s.image || img.GetStatus().GetPhase() != storagev1.ImagePhase_IMAGE_PHASE_READY {
+			wrong("image: %s", img)
+		}
+		wantImages = append(wantImages, img.GetMeta().GetId())
+	}
+	if s.image != "" && !slices.Contains(wantImages, s.image) {
+		wrong("the image that was there all the time is gone")
+	}
+	j, err := r.journal()
+	if err != nil {
+		return err
+	}
+	for _, t := range []struct {
+		name string
+		want []string
+	}{{"domain", wantVMs}, {"domain-spec", wantVMs}, {"volume", wantVolumes}, {"volume-bytes", wantVolumes}, {"image", wantImages}, {"image-bytes", wantImages}} {
+		if got := j.ids(t.name); !slices.Equal(got, sorted(t.want)) {
+			wrong("the host has %s %v, wanted are %v", t.name, got, t.want)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func sorted(s []string) []string { s = slices.Clone(s); slices.Sort(s); return s }
+
+// journal is the state of the reference plugin's backend: tables of objects.
+type journal map[string]map[string][]byte
+
+func (r *rig) journal() (journal, error) {
+	data, err := os.ReadFile(filepath.Join(r.dir, "journal", "j"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return journal{}, nil
+	}
+	j := journal{}
+	if err == nil {
+		err = json.Unmarshal(data, &j)
+	}
+	return j, err
+}
+
+// ids are the keys of a table, without the pool that some begin with, in order.
+func (j journal) ids(table string) []string {
+	var out []string
+	for key := range maps.Keys(j[table]) {
+		_, id, found := strings.Cut(key, "/")
+		if !found {
+			id = key
+		}
+		out = append(out, id)
+	}
+	slices.Sort(out)
+	return out
+}
+
+func reasonOf(err error) string {
+	var ce *connect.Error
+	if !errors.As(err, &ce) {
+		return ""
+	}
+	for _, d := range ce.Details() {
+		if m, err := d.Value(); err == nil {
+			if info, ok := m.(*errdetails.ErrorInfo); ok {
+				return info.GetReason()
+			}
+		}
+	}
+	return ""
+}

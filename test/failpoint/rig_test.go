@@ -1,0 +1,229 @@
+package failpoint_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1/computev1connect"
+	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1/operationv1connect"
+	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1/storagev1connect"
+	"github.com/limiquantix/limiquantix/test/failpoint/rewrite"
+	"github.com/limiquantix/limiquantix/test/stack"
+)
+
+const nodeName = "n1"
+
+// rig is a controller and an agent with the reference plugin, and the directory by which their failpoints are told what to do.
+type rig struct {
+	dir   string
+	fp    string
+	built rewrite.Built
+	bound time.Duration // within which everything converges
+
+	controller, agent *process
+	agentAddr, public string
+	http              *http.Client
+
+	vms    computev1connect.VMServiceClient
+	nodes  computev1connect.NodeServiceClient
+	images storagev1connect.ImageServiceClient
+	ops    operationv1connect.OperationServiceClient
+
+	serial int // of names and request ids
+}
+
+// newRig prepares everything below dir, and starts nothing.
+func newRig(dir string, built rewrite.Built, bound time.Duration) (*rig, error) {
+	r := &rig{dir: dir, fp: filepath.Join(dir, "fp"), built: built, bound: bound}
+	for _, d := range []string{"fp/armed", "fp/fired", "fp/ask", "journal"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o750); err != nil {
+			return nil, err
+		}
+	}
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	listen := fmt.Sprintf("127.0.0.1:%d", ports[0])
+	r.public, r.agentAddr = "http://"+listen, fmt.Sprintf("127.0.0.1:%d", ports[1])
+	config := "heartbeat: {interval: 500ms, timeout: 3s}\nscheduler: {placement_strategy: spread, overcommit_cpu: 8, overcommit_memory: 1.5}\n"
+	if err := os.WriteFile(filepath.Join(dir, "controller.yaml"), []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	agent := fmt.Sprintf(`controllers: [%q]
+data_dir: %[2]s/agent
+state_dir: %[2]s/state
+run_dir: %[2]s/run
+plugin_dir: %[3]s/plugins
+listen: ""
+join_token_file: %[2]s/token
+plugins:
+  - name: local
+    config: {journal: %[2]s/journal/j}
+`, r.agentAddr, dir, built.Bin)
+	if err := os.WriteFile(filepath.Join(dir, "agent.yaml"), []byte(agent), 0o600); err != nil {
+		return nil, err
+	}
+	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "LIMIQUANTIX_FAILPOINTS=" + r.fp}
+	r.controller = &process{log: filepath.Join(dir, "controller.log"), env: env, argv: []string{
+		filepath.Join(built.Bin, "limiquantix-controller"), "--config", filepath.Join(dir, "controller.yaml"), "--data-dir", filepath.Join(dir, "controller"),
+		"--listen", listen, "--agent-listen", r.agentAddr,
+	}}
+	r.agent = &process{log: filepath.Join(dir, "agent.log"), env: env, argv: []string{
+		filepath.Join(built.Bin, "limiquantix-agent"), "--config", filepath.Join(dir, "agent.yaml"),
+	}}
+	transport := &http.Transport{Protocols: new(http.Protocols), IdleConnTimeout: 10 * time.Second}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	r.http = &http.Client{Transport: transport}
+	auth := connect.WithInterceptors(bearer(filepath.Join(dir, "controller", "admin.token")))
+	r.vms = computev1connect.NewVMServiceClient(r.http, r.public, auth)
+	r.nodes = computev1connect.NewNodeServiceClient(r.http, r.public, auth)
+	r.images = storagev1connect.NewImageServiceClient(r.http, r.public, auth)
+	r.ops = operationv1connect.NewOperationServiceClient(r.http, r.public, auth)
+	return r, nil
+}
+
+// up starts everything and makes the node join.
+func (r *rig) up(ctx context.Context) error {
+	if err := r.controller.start(); err != nil {
+		return err
+	}
+	if err := r.ready(ctx); err != nil {
+		return err
+	}
+	token, err := r.joinToken(ctx, nodeName, time.Hour)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(r.dir, "token"), []byte(token), 0o600); err != nil {
+		return err
+	}
+	if err := r.agent.start(); err != nil {
+		return err
+	}
+	return r.nodeReady(ctx)
+}
+
+func (r *rig) down() error {
+	return errors.Join(r.agent.stop(syscall.SIGTERM), r.controller.stop(syscall.SIGTERM))
+}
+
+// ready waits until the controller answers and leads.
+func (r *rig) ready(ctx context.Context) error {
+	return r.until(ctx, "the controller is ready", func() (bool, string) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.public+"/ready", nil)
+		if err != nil {
+			return false, err.Error()
+		}
+		resp, err := r.http.Do(req)
+		if err != nil {
+			return false, err.Error()
+		}
+		defer func() { _ = resp.Body.Close() }()
+		body, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode == http.StatusOK, string(body)
+	})
+}
+
+func (r *rig) until(ctx context.Context, what string, cond func() (bool, string)) error {
+	return stack.Until(ctx, r.bound, what, cond)
+}
+
+// name is one that was not used before.
+func (r *rig) name(what string) string {
+	r.serial++
+	return fmt.Sprintf("%s-%d", what, r.serial)
+}
+
+func fileOf(id string) string { return strings.ReplaceAll(id, "/", "+") }
+
+// arm makes the next visit of a point do something.
+func (r *rig) arm(id, action string) error {
+	_ = os.Remove(filepath.Join(r.fp, "fired", fileOf(id)))
+	tmp := filepath.Join(r.fp, "arming")
+	if err := os.WriteFile(tmp, []byte(action), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, filepath.Join(r.fp, "armed", fileOf(id)))
+}
+
+// disarm takes a point back that was not visited.
+func (r *rig) disarm(id string) { _ = os.Remove(filepath.Join(r.fp, "armed", fileOf(id))) }
+
+func (r *rig) fired(id string) bool {
+	_, err := os.Stat(filepath.Join(r.fp, "fired", fileOf(id)))
+	return err == nil
+}
+
+// ask wants something that no API can ask for, until the returned function is called.
+func (r *rig) ask(what string) (done func(), err error) {
+	file := filepath.Join(r.fp, "ask", what)
+	return func() { _ = os.Remove(file) }, os.WriteFile(file, nil, 0o600)
+}
+
+// visits counts the visits of each point from an offset of the file on, and returns the next offset.
+func (r *rig) visits(from int) (map[string]int, int) {
+	data, err := os.ReadFile(filepath.Join(r.fp, "visits"))
+	if err != nil || len(data) < from {
+		return map[string]int{}, from
+	}
+	out := map[string]int{}
+	for line := range bytes.Lines(data[from:]) {
+		out[strings.TrimSpace(string(line))]++
+	}
+	return out, len(data)
+}
+
+// bearer sends the admin token as it stands in the file at that moment.
+func bearer(file string) connect.Interceptor { return tokenFile(file) }
+
+type tokenFile string
+
+func (f tokenFile) header(h http.Header) {
+	b, _ := os.ReadFile(string(f)) // without it the answer says what is missing
+	h.Set("Authorization", "Bearer "+strings.TrimSpace(string(b)))
+}
+
+func (f tokenFile) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		f.header(req.Header())
+		return next(ctx, req)
+	}
+}
+
+func (f tokenFile) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
+		conn := next(ctx, spec)
+		f.header(conn.RequestHeader())
+		return conn
+	}
+}
+
+func (f tokenFile) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return next
+}
+
+func freePorts(n int) ([]int, error) {
+	var out []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = l.Close() }()
+		out = append(out, l.Addr().(*net.TCPAddr).Port)
+	}
+	return out, nil
+}

@@ -1,0 +1,162 @@
+package failpoint_test
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+	"time"
+
+	"connectrpc.com/connect"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.uber.org/zap"
+
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+)
+
+func meta(name string) *metav1.ObjectMeta { return &metav1.ObjectMeta{Name: name} }
+
+// editJournal changes the backend's state while no plugin runs.
+func editJournal(path string, f func(journal) error) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	j := journal{}
+	if err := errors.Join(json.Unmarshal(data, &j), f(j)); err != nil {
+		return err
+	}
+	if data, err = json.Marshal(j); err != nil {
+		return err
+	}
+	return errors.Join(os.WriteFile(path+".new", data, 0o600), os.Rename(path+".new", path))
+}
+
+// actMemory starts a controller whose store is in memory.
+func actMemory(ctx context.Context, r *rig) error {
+	r.controller.argv = append(slices.Clone(r.controller.argv), "--store", "memory")
+	if err := r.controller.start(); err != nil {
+		return err
+	}
+	if err := r.ready(ctx); err != nil {
+		return err
+	}
+	_, err := call(ctx, r, r.nodes.ListNodes, &computev1.ListNodesRequest{})
+	return err
+}
+
+// actRace lets two controllers make the cluster in one etcd at once: the first holds its commit back until the second has made it.
+func actRace(ctx context.Context, r *rig) error {
+	endpoint, stop, err := etcd(filepath.Join(r.dir, "etcd"))
+	if err != nil {
+		return err
+	}
+	defer stop()
+	second, err := newRig(filepath.Join(r.dir, "second"), r.built, r.bound)
+	if err != nil {
+		return err
+	}
+	key := make([]byte, 32)
+	_, _ = rand.Read(key) // never fails
+	for _, one := range []*rig{r, second} {
+		config := fmt.Sprintf("store: {kind: etcd, endpoints: [%q]}\n", endpoint)
+		data := filepath.Join(one.dir, "controller")
+		err := errors.Join(os.WriteFile(filepath.Join(one.dir, "controller.yaml"), []byte(config), 0o600), os.MkdirAll(data, 0o700),
+			os.WriteFile(filepath.Join(data, "seal.key"), []byte(base64.RawURLEncoding.EncodeToString(key)+"\n"), 0o600))
+		if err != nil {
+			return err
+		}
+	}
+	if err := r.controller.start(); err != nil {
+		return err
+	}
+	err = r.until(ctx, "the first controller is about to make the cluster", func() (bool, string) { return r.fired(clusterCommit), "" })
+	if err != nil {
+		return err
+	}
+	if err := second.controller.start(); err != nil {
+		return err
+	}
+	err = errors.Join(second.ready(ctx), r.ready(ctx))
+	if err == nil {
+		_, err = call(ctx, second, second.nodes.ListNodes, &computev1.ListNodesRequest{})
+	}
+	return errors.Join(err, second.controller.stop(syscall.SIGTERM), r.controller.stop(syscall.SIGTERM))
+}
+
+const clusterCommit = "controller/internal/pki/cluster.go:createCluster#1:Commit"
+
+// etcd runs one that listens on a loopback port.
+func etcd(dir string) (endpoint string, stop func(), err error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", nil, err
+	}
+	ports, err := freePorts(1)
+	if err != nil {
+		return "", nil, err
+	}
+	client := url.URL{Scheme: "http", Host: fmt.Sprintf("127.0.0.1:%d", ports[0])}
+	cfg := embed.NewConfig()
+	cfg.Dir = filepath.Join(dir, "data")
+	cfg.ListenPeerUrls = nil
+	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{client}, []url.URL{client}
+	cfg.EnableGRPCGateway = false
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
+	server, err := embed.StartEtcd(cfg)
+	if err != nil {
+		return "", nil, err
+	}
+	<-server.Server.ReadyNotify()
+	return client.String(), server.Close, nil
+}
+
+// actFenced declares a node off for good that has an image and a VM; the VM waits for another node and is deleted.
+func actFenced(ctx context.Context, r *rig) error {
+	if err := r.up(ctx); err != nil {
+		return err
+	}
+	img, err := r.upload(ctx, "image", "upload", content)
+	if err != nil {
+		return err
+	}
+	id, err := r.create(ctx, machine("vm", disk("root", "image", diskSize)))
+	if err != nil {
+		return err
+	}
+	if err := r.agent.stop(syscall.SIGKILL); err != nil {
+		return err
+	}
+	if _, err := call(ctx, r, r.nodes.DeleteNode, &computev1.DeleteNodeRequest{Id: nodeName, Force: true, RequestId: "fence"}); err != nil && !isNotFound(err) {
+		return err
+	}
+	err = r.until(ctx, "the node is gone", func() (bool, string) {
+		m, err := r.nodes.GetNode(ctx, connect.NewRequest(&computev1.GetNodeRequest{Id: nodeName}))
+		return isNotFound(err), fmt.Sprint(m, err)
+	})
+	if err != nil {
+		return err
+	}
+	err = r.until(ctx, "the vm waits to be placed anew", func() (bool, string) {
+		m, err := r.vms.GetVM(ctx, connect.NewRequest(&computev1.GetVMRequest{Id: id}))
+		if err != nil {
+			return false, err.Error()
+		}
+		st := m.Msg.GetVm().GetStatus()
+		return st.GetPhase() == computev1.VMPhase_VM_PHASE_PENDING && st.GetVmPlacement() == nil, m.Msg.String()
+	})
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(r.remove(ctx, id), r.removeImage(ctx, img.GetMeta().GetId())); err != nil {
+		return err
+	}
+	return pause(ctx, 100*time.Millisecond)
+}
