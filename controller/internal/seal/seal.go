@@ -53,18 +53,25 @@ func LoadKey(path string) (*Key, error) {
 	return NewKey(raw)
 }
 
-// CreateKey makes a key file with a random key, durably, or returns fs.ErrExist.
+// CreateKey makes a key file with a random key, durably and whole or not at all, or returns fs.ErrExist.
 func CreateKey(path string) (*Key, error) {
 	raw := make([]byte, keyBytes)
-	_, _ = rand.Read(raw) // never fails
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	_, _ = rand.Read(raw)  // never fails
+	draft := path + ".new" // what an interrupted try has left is no key of anything
+	f, err := os.OpenFile(draft, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("key file: %w", err)
 	}
 	_, err = f.WriteString(base64.RawURLEncoding.EncodeToString(raw) + "\n")
-	err = errors.Join(err, f.Sync(), f.Close(), syncDir(filepath.Dir(path)))
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Link(draft, path) // unlike a rename it replaces nothing
+	}
+	err = errors.Join(err, os.Remove(draft))
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
 	if err != nil {
-		return nil, fmt.Errorf("key file: %w", errors.Join(err, os.Remove(path)))
+		return nil, fmt.Errorf("key file: %w", err)
 	}
 	return NewKey(raw)
 }

@@ -15,6 +15,9 @@ func TestSealedOpensForItsRecordAlone(t *testing.T) {
 	if _, err := LoadKey(path); !errors.Is(err, ErrNoKey) {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(path+".new", []byte("what a killed process left"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	made, err := CreateKey(path)
 	if err != nil {
 		t.Fatal(err)
