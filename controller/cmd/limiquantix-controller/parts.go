@@ -48,8 +48,9 @@ func newParts(c *controller, leader *state.Leader) *parts {
 		Cache: c.cache, Runner: runner, Leader: leader, Live: live, CA: c.cluster.CA, Timing: timing(c.cfg.Heartbeat), Nodes: streams,
 		Allocatable: index.Allocatable, Now: time.Now, Log: c.log,
 	})
+	images := image.New(image.Config{Cache: c.cache, Runner: runner, Tunnels: tunnels, Now: time.Now, Log: c.log})
 	loops := placement.New(placement.Config{
-		Store: c.store, Cache: c.cache, Index: index, Live: live, History: history, Seen: seen, Audit: placement.NewAuditMetrics(c.metrics.Registry()),
+		Store: c.store, Cache: c.cache, Index: index, Live: live, History: history, Seen: seen, Uploading: images.Uploading, Audit: placement.NewAuditMetrics(c.metrics.Registry()),
 		HeartbeatTimeout: c.cfg.Heartbeat.Timeout, HeartbeatInterval: c.cfg.Heartbeat.Interval, Now: time.Now, Log: c.log,
 	})
 	return &parts{
@@ -61,7 +62,7 @@ func newParts(c *controller, leader *state.Leader) *parts {
 			Node:          nodes,
 			Operation:     operation.New(operation.Config{Cache: c.cache, Runner: runner, History: history, Now: time.Now}),
 			StoragePool:   pool.New(c.cache),
-			Image:         image.New(image.Config{Cache: c.cache, Runner: runner, Tunnels: tunnels, Now: time.Now, Log: c.log}),
+			Image:         images,
 			Volume:        unimplemented.Volume{},
 			Snapshot:      unimplemented.Snapshot{},
 			Network:       unimplemented.Network{},

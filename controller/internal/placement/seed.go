@@ -33,21 +33,3 @@ func (w *worker) seed(ctx context.Context) error {
 	_, err := w.commit(ctx, []*state.Writer{&out})
 	return err
 }
-
-// abandonUploads deletes images whose upload a former leader was carrying: the bytes are lost with it.
-func (w *worker) abandonUploads(ctx context.Context) error {
-	importing := []int32{int32(storagev1.ImagePhase_IMAGE_PHASE_IMPORTING), int32(storagev1.ImagePhase_IMAGE_PHASE_PENDING)}
-	for _, row := range w.Cache.Find(state.Query{Kind: state.KindImage, Phases: importing}).Rows {
-		if row.Deleting {
-			continue
-		}
-		rec := row.Image()
-		var out state.Writer
-		out.Same(row)
-		MarkImage(&out, rec, w.Now())
-		if _, err := w.commit(ctx, []*state.Writer{&out}); err != nil {
-			return err
-		}
-	}
-	return nil
-}

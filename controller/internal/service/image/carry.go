@@ -33,8 +33,8 @@ type upload struct {
 	s      *Service
 	header *storagev1.UploadImageHeader
 	id     string
-	opID   string
 	image  *storagev1.Image
+	op     *operationv1.Operation
 	copies []*carrier
 	count  *counter
 }
@@ -51,8 +51,8 @@ func uploadCall(h *storagev1.UploadImageHeader) request.Call {
 	return request.Call{Method: storagev1connect.ImageServiceUploadImageProcedure, Body: h, RequestID: h.GetRequestId()}
 }
 
-// begin takes the names and writes the image as IMPORTING, with its operation.
-func (s *Service) begin(ctx context.Context, h *storagev1.UploadImageHeader, poolID string, nodes []*state.Row) (*upload, error) {
+// newUpload is an upload to nodes of which nothing is stored yet.
+func (s *Service) newUpload(h *storagev1.UploadImageHeader, poolID string, nodes []*state.Row) *upload {
 	now := s.cfg.Now()
 	u := &upload{s: s, header: h, id: domain.NewID(now), count: newCounter(h)}
 	img := &storagev1.Image{
@@ -73,13 +73,17 @@ func (s *Service) begin(ctx context.Context, h *storagev1.UploadImageHeader, poo
 			PoolId: poolID, NodeId: n.ID, Phase: storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_IMPORTING, TransitionTime: timestamppb.New(now),
 		})
 	}
-	op := s.newOperation(domain.VerbUploadImage, img)
-	u.opID, u.image = op.GetId(), img
-	_, err := request.Do(ctx, s.cfg.Runner, request.Call{Method: storagev1connect.ImageServiceUploadImageProcedure, Body: h},
+	u.op, u.image = s.newOperation(domain.VerbUploadImage, img), img
+	return u
+}
+
+// begin takes the names and writes the image as IMPORTING, with its operation.
+func (u *upload) begin(ctx context.Context) error {
+	_, err := request.Do(ctx, u.s.cfg.Runner, request.Call{Method: storagev1connect.ImageServiceUploadImageProcedure, Body: u.header},
 		func(context.Context) (*request.Plan[*storagev1.UploadImageResponse], error) {
-			return s.planBegin(img, op)
+			return u.s.planBegin(u.image, u.op)
 		})
-	return u, err
+	return err
 }
 
 func (s *Service) planBegin(img *storagev1.Image, op *operationv1.Operation) (*request.Plan[*storagev1.UploadImageResponse], error) {
@@ -197,7 +201,7 @@ func (c *carrier) explain() {
 // finish writes down what became of each copy, remembers the answer, and ends the operation.
 func (u *upload) finish(ctx context.Context) (*storagev1.UploadImageResponse, error) {
 	return request.Do(ctx, u.s.cfg.Runner, uploadCall(u.header), func(context.Context) (*request.Plan[*storagev1.UploadImageResponse], error) {
-		row, opRow := u.s.cfg.Cache.Row(state.KindImage, u.id), u.s.cfg.Cache.Row(state.KindOperation, u.opID)
+		row, opRow := u.s.cfg.Cache.Row(state.KindImage, u.id), u.s.cfg.Cache.Row(state.KindOperation, u.op.GetId())
 		if row == nil || row.Deleting || opRow == nil {
 			return nil, fault.New(metav1.Reason_REASON_BEING_DELETED, "image %s was deleted while it was being uploaded", u.header.GetName())
 		}
@@ -208,10 +212,10 @@ func (u *upload) finish(ctx context.Context) (*storagev1.UploadImageResponse, er
 		w.Same(row)
 		w.Same(opRow)
 		w.Put(state.Key(state.KindImage, u.id), rec)
-		w.Put(state.Key(state.KindOperation, u.opID), op)
+		w.Put(state.Key(state.KindOperation, u.op.GetId()), op)
 		txn, err := w.Txn()
 		return &request.Plan[*storagev1.UploadImageResponse]{
-			Txn: txn, ObjectID: u.id, OperationID: u.opID,
+			Txn: txn, ObjectID: u.id, OperationID: u.op.GetId(),
 			Response: &storagev1.UploadImageResponse{Image: proto.CloneOf(rec.GetImage()), Operation: op.GetOperation()},
 		}, request.Fault(err)
 	})

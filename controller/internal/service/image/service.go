@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"connectrpc.com/connect"
@@ -31,12 +32,22 @@ type Config struct {
 }
 
 // Service implements storagev1connect.ImageServiceHandler.
-type Service struct{ cfg Config }
+type Service struct {
+	cfg Config
+	// carried are the ids of images whose upload is under way here.
+	carried sync.Map
+}
 
 var _ storagev1connect.ImageServiceHandler = (*Service)(nil)
 
 // New makes the service.
 func New(cfg Config) *Service { return &Service{cfg: cfg} }
+
+// Uploading reports whether the upload of an image is under way in this process.
+func (s *Service) Uploading(id string) bool {
+	_, ok := s.carried.Load(id)
+	return ok
+}
 
 func (s *Service) find(id, project string) (*state.Row, error) {
 	if row := s.cfg.Cache.Resolve(state.KindImage, domain.Project(project), id); row != nil {

@@ -53,15 +53,17 @@ func (s *Service) upload(ctx context.Context, stream uploadStream) (*storagev1.U
 	if err != nil {
 		return nil, err
 	}
-	up, err := s.begin(ctx, header, pool, nodes)
-	if err != nil {
+	up := s.newUpload(header, pool, nodes)
+	s.carried.Store(up.id, nil) // until we know how it ended, or give up: then the leader's loop deletes what is left of it
+	defer s.carried.Delete(up.id)
+	if err := up.begin(ctx); err != nil {
 		return nil, err
 	}
 	// Whatever happens to the caller, what was begun is ended.
 	keep := context.WithoutCancel(ctx)
 	if err := up.carry(ctx, stream); err != nil {
 		if undo := up.undo(keep); undo != nil {
-			s.cfg.Log.Error("broken upload is not undone; the next leader does it", "image", up.id, "error", undo)
+			s.cfg.Log.Error("broken upload is not undone; the leader does it later", "image", up.id, "error", undo)
 		}
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func newServices(s store.Store) *services {
 	out.Image = image.New(image.Config{Cache: cache, Runner: runner, Tunnels: tunnels, Now: time.Now, Log: log})
 	out.Pool = pool.New(cache)
 	out.loops = placement.New(placement.Config{
-		Store: s, Cache: cache, Index: index, Live: live, History: history,
+		Store: s, Cache: cache, Index: index, Live: live, History: history, Uploading: out.Image.Uploading,
 		HeartbeatTimeout: timing.HeartbeatTimeout, HeartbeatInterval: timing.HeartbeatInterval, Now: time.Now, Log: log,
 	})
 	return out
