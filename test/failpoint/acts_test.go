@@ -68,7 +68,6 @@ var acts = []act{
 	{name: "admin token", do: actAdminToken},
 	{name: "admin token fails", do: actAdminToken, with: map[string]string{"controller/internal/pki/cluster.go:writeToken#4:Sync": "fail"}},
 	{name: "first start", do: actFirst, fresh: true},
-	{name: "first start, key fails", do: actFirst, fresh: true, with: map[string]string{"controller/internal/seal/seal.go:CreateKey#3:Sync": "fail"}},
 	{name: "first start, memory", do: actMemory, fresh: true, alone: true},
 	{name: "two first starts", do: actRace, fresh: true, alone: true, with: map[string]string{clusterCommit: "delay"}},
 	{name: "fenced node", do: actFenced, fresh: true, alone: true},
