@@ -26,12 +26,12 @@ func NewLiveness() *Liveness {
 	return &Liveness{beats: map[string]Beat{}, wake: make(chan struct{}, 1)}
 }
 
-// Note takes in a heartbeat. A late one of the same session changes nothing.
+// Note takes in a heartbeat. A late one of the same session, or one that comes again, changes nothing.
 func (l *Liveness) Note(nodeID string, b Beat) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	old := l.beats[nodeID]
-	if old.Session == b.Session && b.Sequence < old.Sequence {
+	if old.Session == b.Session && b.Session != "" && b.Sequence <= old.Sequence {
 		return
 	}
 	b.Count = old.Count + 1

@@ -21,12 +21,6 @@ const (
 	absentBatch = 50
 )
 
-// reported is how far the reports of a node are.
-type reported struct {
-	session  string
-	sequence int64
-}
-
 // item is one part of a report: it works out from the cache what to write; nil when there is nothing to write.
 type item func() *state.Writer
 
@@ -38,7 +32,12 @@ func (s *Service) ReportStatus(ctx context.Context, req *agentv1.ReportStatusReq
 	if err != nil {
 		return nil, err
 	}
-	if !s.isNews(nodeID, req) {
+	done, err := s.turn(ctx, nodeID)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	if !s.isNews(nodeID, req.GetSessionId(), req.GetSequence()) {
 		return &agentv1.ReportStatusResponse{}, nil
 	}
 	s.cfg.Seen.Note(nodeID, req.GetSessionId(), req.GetVms())
@@ -49,17 +48,8 @@ func (s *Service) ReportStatus(ctx context.Context, req *agentv1.ReportStatusReq
 	}
 	r.remember()
 	s.keepTold(nodeID, req)
-	s.mu.Lock()
-	s.reports[nodeID] = reported{req.GetSessionId(), req.GetSequence()}
-	s.mu.Unlock()
+	s.taken(nodeID, req.GetSessionId(), req.GetSequence())
 	return &agentv1.ReportStatusResponse{}, nil
-}
-
-func (s *Service) isNews(nodeID string, req *agentv1.ReportStatusRequest) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	last := s.reports[nodeID]
-	return last.session != req.GetSessionId() || req.GetSequence() > last.sequence
 }
 
 // write commits items until each has been written or has nothing to write.

@@ -31,16 +31,16 @@ type Service struct {
 	cfg Config
 
 	mu       sync.Mutex
-	sessions map[string]*session // by node id: the newest stream of each
-	reports  map[string]reported // by node id: how far its reports are
-	told     map[string]*told    // by node id: what is not stored
+	sessions map[string]*session  // by node id: the newest stream of each
+	reports  map[string]*reported // by node id: how far its reports are
+	told     map[string]*told     // by node id: what is not stored
 }
 
 var _ seam.TunnelAsker = (*Service)(nil)
 
 // New makes the service. Run must run for streams to follow changes.
 func New(cfg Config) *Service {
-	return &Service{cfg: cfg, sessions: map[string]*session{}, reports: map[string]reported{}, told: map[string]*told{}}
+	return &Service{cfg: cfg, sessions: map[string]*session{}, reports: map[string]*reported{}, told: map[string]*told{}}
 }
 
 // AskTunnel implements seam.TunnelAsker.

@@ -24,6 +24,7 @@ func (s *Service) watch(ctx context.Context, req *agentv1.WatchDesiredRequest, s
 		return err
 	}
 	nodeID := caller.Node(ctx)
+	s.began(nodeID, req.GetSessionId())
 	ss := s.open(nodeID)
 	defer s.close(nodeID, ss)
 	st := &desiredStream{s: s, node: nodeID, send: send, sent: map[key]string{}}

@@ -199,6 +199,7 @@ type fakeAgent struct {
 	frozen   bool     // takes notice, does nothing
 	mute     bool     // no heartbeats
 	full     bool     // has no room for images
+	link     *link    // between it and the controller; nil = messages come at once, each once
 	stop     func()
 }
 
@@ -214,7 +215,13 @@ func (s *stream) Send(m *agentv1.WatchDesiredResponse) error { return s.send(m) 
 
 func (r *rig) join(name string, cpus int32, memory int64) *fakeAgent {
 	r.t.Helper()
-	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}}
+	return r.joinBy(nil, name, cpus, memory)
+}
+
+// joinBy is join of an agent whose messages take a link.
+func (r *rig) joinBy(l *link, name string, cpus int32, memory int64) *fakeAgent {
+	r.t.Helper()
+	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, link: l}
 	a.start(cpus, memory)
 	return a
 }
@@ -236,6 +243,9 @@ func (a *fakeAgent) start(cpus int32, memory int64) {
 	var all sync.WaitGroup
 	all.Go(func() { a.beat(ctx) })
 	all.Go(func() { a.realise(ctx, work) })
+	if a.link != nil {
+		all.Go(func() { a.link.run(ctx, a) })
+	}
 	all.Go(func() {
 		a.mu.Lock()
 		req := &agentv1.WatchDesiredRequest{SessionId: a.session, KnownRevision: a.revision, KnownDigest: a.digest}
@@ -252,7 +262,8 @@ func (a *fakeAgent) beat(ctx context.Context) {
 		mute := a.mute
 		a.mu.Unlock()
 		if !mute {
-			_, _ = a.r.NodeAgent.Heartbeat(ctx, &computev1.HeartbeatRequest{NodeId: a.id, SessionId: a.session, Sequence: n})
+			beat := &computev1.HeartbeatRequest{NodeId: a.id, SessionId: a.session, Sequence: n}
+			_ = a.link.call(ctx, func() error { _, err := a.r.NodeAgent.Heartbeat(ctx, beat); return err })
 		}
 		select {
 		case <-ctx.Done():
@@ -300,6 +311,13 @@ func (a *fakeAgent) realise(ctx context.Context, work <-chan *agentv1.DesiredObj
 			return
 		case o := <-work:
 			rep := answer(o)
+			if vm := rep.GetVms(); a.link != nil && len(vm) > 0 && !vm[0].GetAbsent() { // a word on the way, which the last one must outlast
+				way := proto.CloneOf(rep)
+				way.Vms[0].Status.Phase = computev1.VMPhase_VM_PHASE_STARTING
+				way.Vms[0].ObservedGeneration--
+				a.report(ctx, way)
+				rest(ctx, time.Millisecond)
+			}
 			a.mu.Lock()
 			full := a.full
 			a.mu.Unlock()
@@ -314,6 +332,10 @@ func (a *fakeAgent) realise(ctx context.Context, work <-chan *agentv1.DesiredObj
 }
 
 func (a *fakeAgent) report(ctx context.Context, rep *agentv1.ReportStatusRequest) {
+	if a.link != nil {
+		a.link.say(rep)
+		return
+	}
 	a.mu.Lock()
 	a.seq++
 	rep.SessionId, rep.Sequence = a.session, a.seq
