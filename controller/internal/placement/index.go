@@ -69,7 +69,7 @@ func (x *Index) place(req scheduler.Request, rules []*computev1.AffinityRule) (s
 	d, why, ok := x.sched.Place(req)
 	if ok {
 		x.assumed[req.VMID] = scheduler.VMInfo{
-			ID: req.VMID, Project: req.Project, Labels: req.Labels, NodeID: d.NodeID, VCPUs: req.VCPUs, MemoryBytes: req.MemoryBytes, Rules: rules,
+			ID: req.VMID, Project: req.Project, Labels: req.Labels, NodeID: d.NodeID, VCPUs: req.VCPUs, MemoryBytes: req.MemoryBytes, Rules: rules, Ports: req.Ports,
 		}
 		x.sched.UpsertVM(x.assumed[req.VMID])
 	}
@@ -187,6 +187,7 @@ func (x *Index) takeVM(id string, row *state.Row) {
 	x.sched.UpsertVM(scheduler.VMInfo{
 		ID: id, Project: row.Project, Labels: row.Labels, NodeID: row.Nodes[0], VCPUs: rec.GetClaim().GetVcpus(),
 		MemoryBytes: rec.GetClaim().GetMemoryBytes(), Rules: rec.GetVm().GetSpec().GetPlacement().GetAffinity(),
+		Ports: scheduler.HostPorts(rec.GetVm().GetSpec()),
 	})
 }
 

@@ -132,7 +132,7 @@ var failures = []struct {
 
 // From every state of a VM, after every event and every failure of it, a VM comes to rest by itself, is gone, or names whom it waits for; so does every
 // operation. There are two ends: no node says anything any more, and then: those answer that can.
-// With LIMIQUANTIX_TEST_COUNT set it is the whole product; else every event meets a third of the states, and one failure, in turn.
+// With LIMIQUANTIX_TEST_COUNT set it is the whole product; else every event meets an eighth of the states, and one failure, in turn.
 func TestEveryStateEnds(t *testing.T) {
 	t.Parallel()
 	for phase := range computev1.NodePhase_name {
@@ -140,7 +140,7 @@ func TestEveryStateEnds(t *testing.T) {
 			t.Fatalf("phase %v of a node is new: say in answers whether its agent does what is wanted", computev1.NodePhase(phase))
 		}
 	}
-	part := 3
+	part := 8
 	if os.Getenv("LIMIQUANTIX_TEST_COUNT") != "" {
 		part = 1
 	}

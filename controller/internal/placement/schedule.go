@@ -3,10 +3,12 @@ package placement
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/limiquantix/limiquantix/controller/internal/scheduler"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 )
 
@@ -132,7 +134,7 @@ func (w *worker) sort(q *queue, changes []state.Change) {
 				room = room || c.Old != nil && len(c.Old.Nodes) == 0 && w.drawsOthers(q)
 				q.forget(row.ID)
 			}
-			if c.Old != nil && c.New != nil && len(c.New.Nodes) > 0 && !maps.Equal(c.Old.Labels, c.New.Labels) {
+			if c.Old != nil && c.New != nil && len(c.New.Nodes) > 0 && (!maps.Equal(c.Old.Labels, c.New.Labels) || len(q.parked) > 0 && otherPorts(c)) {
 				room = true // others may be drawn to it, or kept away no longer
 			}
 		case state.KindNode:
@@ -152,6 +154,11 @@ func sameWish(c state.Change) bool {
 		return false
 	}
 	return c.Old.VM().GetVm().GetMeta().GetGeneration() == c.New.VM().GetVm().GetMeta().GetGeneration() && maps.Equal(c.Old.Labels, c.New.Labels)
+}
+
+// otherPorts reports whether a VM takes other ports of its node than before.
+func otherPorts(c state.Change) bool {
+	return !slices.Equal(scheduler.HostPorts(c.Old.VM().GetVm().GetSpec()), scheduler.HostPorts(c.New.VM().GetVm().GetSpec()))
 }
 
 // drawsOthers reports whether a parked VM may want to be where another has just come.

@@ -1,6 +1,7 @@
 package placement_test
 
 import (
+	"strings"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -93,4 +94,39 @@ func TestWaitForRoomOutlastsReports(t *testing.T) {
 	waits(false)
 	says(3)
 	waits(false)
+}
+
+// Two VMs that want the same port of their host are never on one node, not even when they are placed at once; the second waits, says why, and is placed
+// when the first lets the port go.
+func TestHostPortsDoNotMeet(t *testing.T) {
+	t.Parallel()
+	r := newTestRig(t, scheduler.Config{})
+	n := r.join("n1", 4, 1024*mib)
+	web := func(port uint32) *computev1.VMSpec {
+		s := small()
+		s.Nics = []*computev1.NIC{{Name: "net0", Attachment: &computev1.NIC_User{User: &computev1.UserModeNetwork{
+			Forwards: []*computev1.PortForward{{HostPort: port, GuestPort: 80}},
+		}}}}
+		return s
+	}
+	one, two, other := r.create("one", web(8080)), r.create("two", web(8080)), r.create("other", web(8081))
+	r.must(r.step.Schedule(r.ctx))
+	r.must(r.step.Notes(r.ctx))
+	if r.placedOn(one) == "" {
+		one, two = two, one
+	}
+	if r.placedOn(one) != n || r.placedOn(two) != "" || r.placedOn(other) != n {
+		t.Fatalf("placed at %q, %q and %q", r.placedOn(one), r.placedOn(two), r.placedOn(other))
+	}
+	if m := r.vm(two).GetVm().GetStatus().GetMessage(); !strings.Contains(m, "host-port") || !strings.Contains(m, "8080") {
+		t.Fatalf("it says %q", m)
+	}
+	_, err := r.vms.UpdateVM(r.ctx, connect.NewRequest(&computev1.UpdateVMRequest{
+		Vm: &computev1.VM{Meta: &metav1.ObjectMeta{Id: one}, Spec: &computev1.VMSpec{Nics: web(9090).GetNics()}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"spec.nics"}},
+	}))
+	r.must(err)
+	r.must(r.step.Schedule(r.ctx))
+	if r.placedOn(two) != n {
+		t.Fatalf("still waits: %v", r.vm(two).GetVm().GetStatus())
+	}
 }

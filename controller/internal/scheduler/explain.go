@@ -117,6 +117,7 @@ var remedy = map[string]string{
 	"driver":        "mend or install the compute driver there",
 	"storage":       "make the pool reachable there",
 	"image":         "import the image to it",
+	"host-port":     "forward another port of the host, or add a node",
 	"cpu":           "ask for fewer CPUs, or free some",
 	"memory":        "ask for less memory, or free some",
 	"affinity":      "relax the affinity rule",

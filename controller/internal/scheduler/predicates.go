@@ -79,6 +79,7 @@ var predicates = []predicate{
 		}
 		return ""
 	}},
+	{"host-port", func(s *Scheduler, n *node, req Request, _ compiled) string { return s.portTaken(n, req) }},
 	{"cpu", func(_ *Scheduler, n *node, req Request, _ compiled) string {
 		if free := n.cpus - float64(n.usedC); float64(req.VCPUs) > free+1e-9 {
 			return fmt.Sprintf("has %.4g of %.4g CPUs free, %d needed", max(0, free), n.cpus, req.VCPUs)

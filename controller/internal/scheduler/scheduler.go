@@ -47,6 +47,7 @@ type VMInfo struct {
 	VCPUs       int32
 	MemoryBytes int64
 	Rules       []*computev1.AffinityRule // its own; hard anti-affinity holds in both directions
+	Ports       []HostPort
 }
 
 // ImageNeed is an image that must lie in a pool before the VM's volume can be made.
@@ -61,6 +62,7 @@ type Request struct {
 	Placement     *computev1.Placement
 	Pools         []string    // ids of pools that its volumes lie in
 	Images        []ImageNeed // images that it starts from
+	Ports         []HostPort  // of its node
 }
 
 // Decision is a place.
@@ -79,6 +81,8 @@ type Scheduler struct {
 	byLabel map[labelKey]map[string]struct{}
 	// guarded holds the VMs with hard anti-affinity rules of their own.
 	guarded map[string]struct{}
+	// ports finds the VMs that have a port of a node, and on which addresses.
+	ports map[portKey]map[string][]string
 }
 
 type labelKey struct{ project, key, value string }
@@ -104,7 +108,7 @@ func New(cfg Config) *Scheduler {
 	}
 	return &Scheduler{
 		cfg: cfg, nodes: map[string]*node{}, vms: map[string]VMInfo{},
-		byLabel: map[labelKey]map[string]struct{}{}, guarded: map[string]struct{}{},
+		byLabel: map[labelKey]map[string]struct{}{}, guarded: map[string]struct{}{}, ports: map[portKey]map[string][]string{},
 	}
 }
 
@@ -162,6 +166,7 @@ func (s *Scheduler) UpsertVM(vm VMInfo) {
 	s.RemoveVM(vm.ID)
 	vm.Labels = maps.Clone(vm.Labels)
 	s.vms[vm.ID] = vm
+	s.addPorts(vm)
 	if n := s.nodes[vm.NodeID]; n != nil {
 		n.usedC += int64(vm.VCPUs)
 		n.usedM += vm.MemoryBytes
@@ -186,6 +191,7 @@ func (s *Scheduler) RemoveVM(id string) {
 	}
 	delete(s.vms, id)
 	delete(s.guarded, id)
+	s.dropPorts(vm)
 	if n := s.nodes[vm.NodeID]; n != nil {
 		n.usedC -= int64(vm.VCPUs)
 		n.usedM -= vm.MemoryBytes

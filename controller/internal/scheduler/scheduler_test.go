@@ -53,6 +53,10 @@ func TestPredicates(t *testing.T) {
 		{name: "driver", req: func(r *Request) { r.Placement.ComputeDriver = "xen" }},
 		{name: "storage", req: func(r *Request) { r.Pools = []string{"ceph"} }},
 		{name: "image", req: func(r *Request) { r.Images = []ImageNeed{{"other", "local"}} }},
+		{
+			name: "host-port", req: func(r *Request) { r.Ports = []HostPort{{"tcp", "127.0.0.1", 80}} },
+			vm: &VMInfo{ID: "web", Project: "p", NodeID: "a", Ports: []HostPort{{"udp", "127.0.0.1", 80}, {"tcp", "0.0.0.0", 80}}},
+		},
 		{name: "cpu", req: func(r *Request) { r.VCPUs = 5 }},
 		{name: "memory", req: func(r *Request) { r.MemoryBytes = 9 * gib }},
 		{name: "affinity", req: func(r *Request) { r.Placement.Affinity = rule(computev1.AffinityType_AFFINITY_TYPE_AFFINITY) }},
@@ -169,6 +173,9 @@ func TestPlaceEqualsBruteForce(t *testing.T) {
 				TopologyKey: rapid.SampledFrom([]string{"", "zone"}).Draw(t, "key"), Preferred: rapid.Bool().Draw(t, "soft"), Weight: int32(rapid.IntRange(0, 100).Draw(t, "weight")),
 			}
 		}), 0, 2)
+		ports := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) HostPort {
+			return HostPort{"tcp", rapid.SampledFrom([]string{"127.0.0.1", "10.0.0.1", "0.0.0.0"}).Draw(t, "address"), uint32(rapid.IntRange(80, 82).Draw(t, "port"))}
+		}), 0, 2)
 		nodes := rapid.IntRange(0, 6).Draw(t, "nodes")
 		add := func(i int) {
 			s.UpsertNode(testNode(fmt.Sprint(i), func(n *NodeInfo) {
@@ -184,6 +191,7 @@ func TestPlaceEqualsBruteForce(t *testing.T) {
 			s.UpsertVM(VMInfo{
 				ID: fmt.Sprint(i), Project: "p", NodeID: fmt.Sprint(rapid.IntRange(0, 6).Draw(t, "on")), Labels: labels.Draw(t, "labels"),
 				VCPUs: 1, MemoryBytes: int64(rapid.IntRange(0, 2).Draw(t, "mem")) * gib, Rules: rules.Draw(t, "vm rules"),
+				Ports: ports.Draw(t, "vm ports"),
 			})
 		}
 		for i := nodes / 2; i < nodes; i++ {
@@ -192,12 +200,25 @@ func TestPlaceEqualsBruteForce(t *testing.T) {
 		req := small(func(r *Request) {
 			r.Labels = labels.Draw(t, "req labels")
 			r.Placement.Affinity = rules.Draw(t, "rules")
+			r.Ports = ports.Draw(t, "ports")
 		})
+		for range rapid.IntRange(0, 3).Draw(t, "removed") {
+			s.RemoveVM(fmt.Sprint(rapid.IntRange(0, 12).Draw(t, "gone")))
+		}
 		got, _, ok := s.Place(req)
 		best, found := 0.0, false
 		for _, v := range s.Explain(req).Nodes {
 			if v.Feasible && (!found || v.Score > best) {
 				best, found = v.Score, true
+			}
+		}
+		for _, vm := range s.vms { // no index: every VM against every port
+			for _, a := range vm.Ports {
+				for _, b := range req.Ports {
+					if ok && vm.NodeID == got.NodeID && a.Port == b.Port && (a.Address == b.Address || a.Address == "0.0.0.0" || b.Address == "0.0.0.0") {
+						t.Fatalf("placed beside %v, which has %v", vm, a)
+					}
+				}
 			}
 		}
 		if ok != found || ok && got.Score != best {
