@@ -7,6 +7,10 @@ import (
 	"os/exec"
 	"syscall"
 	"time"
+
+	"connectrpc.com/connect"
+
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 )
 
 func actControllerRestart(ctx context.Context, r *rig) error {
@@ -84,4 +88,40 @@ func actAdminToken(ctx context.Context, r *rig) error {
 		return err
 	}
 	return errors.Join(r.ready(ctx), r.nodeReady(ctx))
+}
+
+// actFullDisk lets the controller's disk be full for a while.
+func actFullDisk(ctx context.Context, r *rig) error {
+	done, err := r.ask("full-disk")
+	if err != nil {
+		return err
+	}
+	defer done()
+	for range 20 { // a controller that was killed meanwhile may not be up before there is room again
+		_, err := r.nodes.CordonNode(ctx, connect.NewRequest(&computev1.CordonNodeRequest{Id: nodeName}))
+		if connect.CodeOf(err) == connect.CodeResourceExhausted {
+			break
+		}
+		if err == nil {
+			return errors.New("a write was taken on a full disk")
+		}
+		if err := pause(ctx, 100*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	done()
+	if err := errors.Join(r.ready(ctx), r.nodeReady(ctx)); err != nil {
+		return err
+	}
+	return actNode(ctx, r)
+}
+
+// actNoFallocate starts on a file system that cannot take up room beforehand.
+func actNoFallocate(ctx context.Context, r *rig) error {
+	done, err := r.ask("no-fallocate")
+	if err != nil {
+		return err
+	}
+	defer done()
+	return r.up(ctx)
 }

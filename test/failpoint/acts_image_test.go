@@ -70,13 +70,19 @@ func (r *rig) beginUpload(ctx context.Context, name string) (bool, string) {
 		Name: name, Format: storagev1.ImageFormat_IMAGE_FORMAT_RAW,
 	}}})
 	_ = s.Send(&storagev1.UploadImageRequest{Message: &storagev1.UploadImageRequest_Data{Data: content}})
-	seen := ""
+	seen, times := "", 0
 	for range 50 {
 		m, err := r.images.GetImage(ctx, connect.NewRequest(&storagev1.GetImageRequest{Id: name}))
-		if err == nil {
-			return true, ""
-		}
 		seen = fmt.Sprint(m, err)
+		switch {
+		case err != nil:
+		case m.Msg.GetImage().GetStatus().GetPhase() != storagev1.ImagePhase_IMAGE_PHASE_IMPORTING:
+			return false, seen // the node did not take it
+		default:
+			if times++; times == 10 {
+				return true, ""
+			}
+		}
 		_ = pause(ctx, 10*time.Millisecond)
 	}
 	return false, seen

@@ -52,6 +52,8 @@ var acts = []act{
 	{name: "token", do: actToken},
 	{name: "admin token", do: actAdminToken},
 	{name: "admin token fails", do: actAdminToken, with: map[string]string{"controller/internal/pki/cluster.go:writeToken#4:Sync": "fail"}},
+	{name: "full disk", do: actFullDisk},
+	{name: "disk without fallocate", do: actNoFallocate, fresh: true},
 	{name: "first start", do: actFirst, fresh: true},
 	{name: "first start, memory", do: actMemory, fresh: true, alone: true},
 	{name: "two first starts", do: actRace, fresh: true, alone: true, with: map[string]string{clusterCommit: "delay"}},

@@ -25,6 +25,16 @@ var edits = []Edit{
 	{"agent/internal/metrics/metrics.go", "Interval = 15 * time.Second", "Interval = 3 * time.Second"},
 	{"agent/internal/reconcile/pool.go", "poolLook = 30 * time.Second", "poolLook = 3 * time.Second"},
 
+	// Disks that are full, and that know no fallocate. Where the disk is really full is tested elsewhere.
+	{"controller/internal/store/etcd/space.go", "	return int64(st.Bavail)", `	if lqfp.Asked("full-disk") {
+		return 1 << 20, nil
+	}
+	return int64(st.Bavail)`},
+	{"controller/internal/store/etcd/space.go", "	if errors.Join(err, f.Close()) != nil {", `	if lqfp.Asked("no-fallocate") {
+		err = syscall.EOPNOTSUPP
+	}
+	if errors.Join(err, f.Close()) != nil {`},
+
 	// The pool that every cluster has is of a driver of this name. The driver also has what the kvm plugin has.
 	{"sdk/conformance/reference/plugin.go", `Name: "reference"`, `Name: "local"`},
 	{"sdk/conformance/reference/compute.go", "driverv1.ComputeFeature_COMPUTE_FEATURE_CONSOLE_LOG,", "driverv1.ComputeFeature_COMPUTE_FEATURE_CONSOLE_LOG, driverv1.ComputeFeature_COMPUTE_FEATURE_GUEST_AGENT,"},
