@@ -109,7 +109,7 @@ func (w *worker) await(ctx context.Context, q *queue, sub *state.Subscription) (
 	if wait.Err() == nil || ctx.Err() != nil {
 		return changes, err
 	}
-	return nil, w.writeNotes(ctx, q)
+	return changes, w.writeNotes(ctx, q) // changes may have come at the last moment, and come but once
 }
 
 // sort puts what changed where it belongs.
