@@ -79,12 +79,32 @@ func Build(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	unlock, err := lockBuild(root)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	cmd := exec.CommandContext(ctx, "make", "-s", "build")
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("make build: %w\n%s", err, out)
 	}
 	return filepath.Join(root, "bin"), nil
+}
+
+// lockBuild keeps test packages that run at once from building into the same folder at once.
+func lockBuild(root string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Join(root, "bin"), 0o755); err != nil { //nolint:gosec // as make does
+		return nil, err
+	}
+	f, err := os.OpenFile(filepath.Join(root, "bin", ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil { //nolint:gosec // a descriptor
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() { _ = f.Close() }, nil // closing unlocks
 }
 
 // Start starts everything and waits until the node is ready.
