@@ -43,6 +43,9 @@ func actReconfigure(ctx context.Context, r *rig) error {
 		return err
 	}
 	defer done()
+	if err := r.nodeReady(ctx); err != nil { // before that, the signal would end it
+		return err
+	}
 	r.agent.signal(syscall.SIGHUP)
 	return pause(ctx, 300*time.Millisecond)
 }

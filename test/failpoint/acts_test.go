@@ -55,7 +55,6 @@ var acts = []act{
 	{name: "full disk", do: actFullDisk},
 	{name: "disk without fallocate", do: actNoFallocate, fresh: true},
 	{name: "first start", do: actFirst, fresh: true},
-	{name: "first start, memory", do: actMemory, fresh: true, alone: true},
 	{name: "two first starts", do: actRace, fresh: true, alone: true, with: map[string]string{clusterCommit: "delay"}},
 	{name: "fenced node", do: actFenced, fresh: true, alone: true},
 	{name: "wait", do: actWait},

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -26,13 +27,15 @@ type stay struct{ image, vm string }
 // converged waits until nothing is under way, what shall be there is there, and nothing else is: by the controller's word and by the journal, which is
 // what is really there.
 func (r *rig) converged(ctx context.Context, s stay) error {
+	since := time.Now()
 	return r.until(ctx, "everything converges", func() (bool, string) {
-		err := r.look(ctx, s)
+		err := r.look(ctx, s, since)
 		return err == nil, fmt.Sprint(err)
 	})
 }
 
-func (r *rig) look(ctx context.Context, s stay) error {
+// look says what is not as it should be. What was said before since does not count.
+func (r *rig) look(ctx context.Context, s stay, since time.Time) error {
 	node, err := r.nodes.GetNode(ctx, connect.NewRequest(&computev1.GetNodeRequest{Id: nodeName}))
 	if err != nil {
 		return err
@@ -56,6 +59,12 @@ func (r *rig) look(ctx context.Context, s stay) error {
 	st := node.Msg.GetNode().GetStatus()
 	if st.GetPhase() != computev1.NodePhase_NODE_PHASE_READY {
 		wrong("node is %s: %s", st.GetPhase(), st.GetMessage())
+	}
+	if !st.GetHeartbeatTime().AsTime().After(since) {
+		wrong("the node was last heard at %s", st.GetHeartbeatTime().AsTime())
+	}
+	if d := st.GetDrivers(); len(d) != 1 || d[0].GetState() != "healthy" || !r.agent.isParent(d[0].GetPid()) {
+		wrong("drivers: %v", d)
 	}
 	if len(st.GetOrphans()) > 0 {
 		wrong("orphans: %v", st.GetOrphans())

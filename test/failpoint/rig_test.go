@@ -58,7 +58,7 @@ func newRig(dir string, built rewrite.Built, bound time.Duration) (*rig, error) 
 	}
 	listen := fmt.Sprintf("127.0.0.1:%d", ports[0])
 	r.public, r.agentAddr = "http://"+listen, fmt.Sprintf("127.0.0.1:%d", ports[1])
-	config := "heartbeat: {interval: 500ms, timeout: 3s}\nscheduler: {placement_strategy: spread, overcommit_cpu: 8, overcommit_memory: 1.5}\n"
+	config := "heartbeat: {interval: 200ms, timeout: 3s}\nscheduler: {placement_strategy: spread, overcommit_cpu: 8, overcommit_memory: 1.5}\n"
 	if err := os.WriteFile(filepath.Join(dir, "controller.yaml"), []byte(config), 0o600); err != nil {
 		return nil, err
 	}

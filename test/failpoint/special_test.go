@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
 	"syscall"
 	"time"
 
@@ -38,19 +37,6 @@ func editJournal(path string, f func(journal) error) error {
 		return err
 	}
 	return errors.Join(os.WriteFile(path+".new", data, 0o600), os.Rename(path+".new", path))
-}
-
-// actMemory starts a controller whose store is in memory.
-func actMemory(ctx context.Context, r *rig) error {
-	r.controller.argv = append(slices.Clone(r.controller.argv), "--store", "memory")
-	if err := r.controller.start(); err != nil {
-		return err
-	}
-	if err := r.ready(ctx); err != nil {
-		return err
-	}
-	_, err := call(ctx, r, r.nodes.ListNodes, &computev1.ListNodesRequest{})
-	return err
 }
 
 // actRace lets two controllers make the cluster in one etcd at once: the first holds its commit back until the second has made it.

@@ -48,6 +48,7 @@ type suite struct {
 	rig  *rig // the standing one; nil = to be made
 	stay stay
 	rigs int
+	last string // directory of the rig that was used last
 
 	visits map[string]int   // of the dry run
 	acts   map[string][]int // point: acts that visit it, shortest first
@@ -148,6 +149,7 @@ func (s *suite) perform(ctx context.Context, a act, point, action string) (visit
 		}
 		want = s.stay
 	}
+	s.last = r.dir
 	_, offset := r.visits(0)
 	for id, do := range a.with {
 		if err := r.arm(id, do); err != nil {
@@ -285,9 +287,9 @@ func (s *suite) end() {
 func (s *suite) logs() string {
 	var b strings.Builder
 	for _, name := range []string{"controller", "agent"} {
-		text, err := os.ReadFile(filepath.Join(s.dir, fmt.Sprintf("r%d", s.rigs), name+".log"))
+		text, err := os.ReadFile(filepath.Join(s.last, name+".log"))
 		if err == nil {
-			fmt.Fprintf(&b, "end of %s.log of r%d:\n%s\n", name, s.rigs, text[max(0, len(text)-3000):])
+			fmt.Fprintf(&b, "end of %s.log in %s:\n%s\n", name, s.last, text[max(0, len(text)-3000):])
 		}
 	}
 	return b.String()
