@@ -94,6 +94,7 @@ type fakeController struct {
 	images   map[string]*agentv1.ImageCopyReport
 	drivers  []*computev1.DriverStatus
 	orphans  []*computev1.Orphan
+	details  []*agentv1.OrphanDetail
 	orphaned bool
 	events   []*agentv1.EventReport
 	node     *computev1.Node
@@ -345,7 +346,7 @@ func (f *fakeController) ReportStatus(_ context.Context, req *agentv1.ReportStat
 		f.drivers = req.GetDrivers()
 	}
 	if req.GetOrphansKnown() {
-		f.orphans, f.orphaned = req.GetOrphans(), true
+		f.orphans, f.details, f.orphaned = req.GetOrphans(), req.GetOrphanDetails(), true
 	}
 	f.events = append(f.events, req.GetEvents()...)
 	f.bump()

@@ -25,13 +25,12 @@ const (
 	markerName = "realised.made"
 	// flushDelay bounds how long a record that was only Put is in memory alone.
 	flushDelay = 20 * time.Millisecond
-	// retryDelay is when what could not be written is tried again.
-	retryDelay = time.Second
 )
 
 var (
 	bucketRecords = []byte("records")
 	bucketDesired = []byte("desired")
+	bucketFormer  = []byte("former")
 )
 
 // Recovery says what Open found.
@@ -51,7 +50,7 @@ type Store struct {
 	records map[Key]Record
 	dirty   map[Key]bool
 	desired map[string][]byte
-	unsaved map[string]bool // of desired, not yet on disk
+	former  map[string][]byte // what was wanted once, and is not known to be gone
 	timer   *time.Timer
 	closed  bool
 	wmu     sync.Mutex // one writer at a time
@@ -112,12 +111,12 @@ func load(path string, log *slog.Logger) (s *Store, err error) {
 	if db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType}); err != nil {
 		return nil, err
 	}
-	s = &Store{db: db, log: log, records: map[Key]Record{}, dirty: map[Key]bool{}, desired: map[string][]byte{}, unsaved: map[string]bool{}}
+	s = &Store{db: db, log: log, records: map[Key]Record{}, dirty: map[Key]bool{}, desired: map[string][]byte{}, former: map[string][]byte{}}
 	if err = db.View(checkAll); err != nil {
 		return nil, err
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, b := range [][]byte{bucketRecords, bucketDesired} {
+		for _, b := range [][]byte{bucketRecords, bucketDesired, bucketFormer} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
@@ -154,13 +153,19 @@ func (s *Store) read(tx *bbolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	return tx.Bucket(bucketDesired).ForEach(func(k, v []byte) error {
-		if err := proto.Unmarshal(v, &agentv1.DesiredObject{}); err != nil {
-			return fmt.Errorf("desired %s: %w", k, err)
-		}
-		s.desired[string(k)] = slices.Clone(v)
-		return nil
-	})
+	for _, from := range []struct {
+		bucket []byte
+		into   map[string][]byte
+	}{{bucketDesired, s.desired}, {bucketFormer, s.former}} {
+		err = errors.Join(err, tx.Bucket(from.bucket).ForEach(func(k, v []byte) error {
+			if err := proto.Unmarshal(v, &agentv1.DesiredObject{}); err != nil {
+				return fmt.Errorf("%s %s: %w", from.bucket, k, err)
+			}
+			from.into[string(k)] = slices.Clone(v)
+			return nil
+		}))
+	}
+	return err
 }
 
 // Record returns what is known of an object.
@@ -192,19 +197,13 @@ func (s *Store) Put(r Record) {
 	defer s.mu.Unlock()
 	s.records[r.Key()] = r
 	s.dirty[r.Key()] = true
-	s.flushIn(flushDelay)
-}
-
-// flushIn writes what is in memory alone, later. Needs mu.
-func (s *Store) flushIn(delay time.Duration) {
-	if s.timer != nil || s.closed {
-		return
+	if s.timer == nil && !s.closed {
+		s.timer = time.AfterFunc(flushDelay, func() {
+			if err := s.Flush(); err != nil {
+				s.log.Error("state file cannot be written", "error", err)
+			}
+		})
 	}
-	s.timer = time.AfterFunc(delay, func() {
-		if err := s.Flush(); err != nil {
-			s.log.Error("state file cannot be written; it is tried again", "error", err, "retry_in", retryDelay)
-		}
-	})
 }
 
 // PutNow keeps a record and returns when it is on disk. For what nobody else knows: that a reboot was issued.
@@ -238,7 +237,7 @@ func (s *Store) Flush() error {
 		s.timer.Stop()
 		s.timer = nil
 	}
-	if len(s.dirty)+len(s.unsaved) == 0 || s.closed {
+	if len(s.dirty) == 0 || s.closed {
 		s.mu.Unlock()
 		return nil
 	}
@@ -256,71 +255,133 @@ func (s *Store) Flush() error {
 		}
 		puts[k.String()] = data
 	}
-	desiredPuts, desiredDels := map[string][]byte{}, []string{}
-	for k := range s.unsaved {
-		if v, ok := s.desired[k]; ok {
-			desiredPuts[k] = v
-		} else {
-			desiredDels = append(desiredDels, k)
-		}
-	}
-	dirty, unsaved := s.dirty, s.unsaved
-	s.dirty, s.unsaved = map[Key]bool{}, map[string]bool{}
+	flushing := s.dirty
+	s.dirty = map[Key]bool{}
 	s.mu.Unlock()
-	err := s.db.Update(func(tx *bbolt.Tx) error {
-		if err := write(tx.Bucket(bucketRecords), puts, dels); err != nil {
-			return err
-		}
-		return write(tx.Bucket(bucketDesired), desiredPuts, desiredDels)
-	})
-	if err != nil { // a full disk, say: all of it stays to be written
+	if err := s.write(changes{bucketRecords, puts, dels}); err != nil {
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		maps.Copy(s.dirty, dirty)
-		maps.Copy(s.unsaved, unsaved)
-		s.flushIn(retryDelay)
-	}
-	return err
-}
-
-func write(b *bbolt.Bucket, puts map[string][]byte, dels []string) error {
-	for k, v := range puts {
-		if err := b.Put([]byte(k), v); err != nil {
-			return err
+		for k := range flushing {
+			s.dirty[k] = true
 		}
-	}
-	for _, k := range dels {
-		if err := b.Delete([]byte(k)); err != nil {
-			return err
-		}
+		s.mu.Unlock()
+		return err
 	}
 	return nil
 }
 
-// SaveDesired keeps what is wanted now, without its secrets, and forgets what is wanted no longer.
+// changes are writes to one bucket.
+type changes struct {
+	bucket []byte
+	puts   map[string][]byte
+	dels   []string
+}
+
+// write makes all changes, or none.
+func (s *Store) write(all ...changes) error {
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		for _, c := range all {
+			b := tx.Bucket(c.bucket)
+			for k, v := range c.puts {
+				if err := b.Put([]byte(k), v); err != nil {
+					return err
+				}
+			}
+			for _, k := range c.dels {
+				if err := b.Delete([]byte(k)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+// SaveDesired keeps what is wanted now, without its secrets. What is wanted no longer stays known as former, unless it is known to be gone.
 func (s *Store) SaveDesired(upserts []*agentv1.DesiredObject, removes []*agentv1.DesiredKey) error {
-	puts := map[string][]byte{}
+	desired := changes{bucket: bucketDesired, puts: map[string][]byte{}}
+	former := changes{bucket: bucketFormer, puts: map[string][]byte{}}
 	for _, o := range upserts {
 		data, err := proto.Marshal(withoutSecrets(o))
 		if err != nil {
 			return err
 		}
-		puts[desiredKey(o.GetKey())] = data
+		desired.puts[desiredKey(o.GetKey())] = data
 	}
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
 	s.mu.Lock()
-	for k, v := range puts {
-		if string(s.desired[k]) != string(v) {
-			s.desired[k], s.unsaved[k] = v, true
+	for k, v := range desired.puts {
+		if _, was := s.former[k]; was {
+			delete(s.former, k)
+			former.dels = append(former.dels, k)
 		}
-	}
-	for _, k := range removes {
-		if key := desiredKey(k); s.desired[key] != nil {
-			delete(s.desired, key)
-			s.unsaved[key] = true
+		if string(s.desired[k]) == string(v) {
+			delete(desired.puts, k)
+			continue
 		}
+		s.desired[k] = v
 	}
+	for _, key := range removes {
+		k := desiredKey(key)
+		if old, was := s.desired[k]; was && s.mayBeLeft(key) {
+			s.former[k], former.puts[k] = old, old
+		}
+		delete(s.desired, k)
+		desired.dels = append(desired.dels, k)
+	}
+	closed := s.closed
 	s.mu.Unlock()
-	return s.Flush()
+	if closed || len(desired.puts)+len(desired.dels)+len(former.dels) == 0 {
+		return nil
+	}
+	return s.write(desired, former)
+}
+
+// mayBeLeft reports whether a VM or volume that is wanted no longer may still be on the host; mu is held.
+func (s *Store) mayBeLeft(k *agentv1.DesiredKey) bool {
+	kind := map[agentv1.DesiredKind]string{agentv1.DesiredKind_DESIRED_KIND_VM: KindVM, agentv1.DesiredKind_DESIRED_KIND_VOLUME: KindVolume}[k.GetKind()]
+	r, known := s.records[Key{kind, k.GetId()}]
+	return kind != "" && known && r.Gone.IsZero()
+}
+
+// Former is what an object that is wanted no longer was wanted as; nil when that is not known.
+func (s *Store) Former(k *agentv1.DesiredKey) *agentv1.DesiredObject {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := &agentv1.DesiredObject{}
+	if data := s.former[desiredKey(k)]; data == nil || proto.Unmarshal(data, o) != nil {
+		return nil
+	}
+	return o
+}
+
+// KeepFormer forgets what former objects were wanted as, but of those for which keep says so.
+func (s *Store) KeepFormer(keep func(*agentv1.DesiredObject) bool) error {
+	s.mu.Lock()
+	all := maps.Clone(s.former)
+	s.mu.Unlock()
+	for k, data := range all { // keep may ask this store
+		if o := (&agentv1.DesiredObject{}); proto.Unmarshal(data, o) == nil && keep(o) {
+			delete(all, k)
+		}
+	}
+	if len(all) == 0 {
+		return nil
+	}
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	former := changes{bucket: bucketFormer}
+	s.mu.Lock()
+	for k := range all {
+		delete(s.former, k)
+		former.dels = append(former.dels, k)
+	}
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		return nil
+	}
+	return s.write(former)
 }
 
 // Desired returns what was wanted when it was last saved, in order of kind and id.

@@ -172,11 +172,11 @@ func (e *Engine) Remove(key *agentv1.DesiredKey) {
 // Synced says that everything up to here was told.
 func (e *Engine) Synced() {
 	e.mu.Lock()
-	first := !e.synced
+	survey := !e.synced || len(e.removed) > 0 // what is wanted no longer is an orphan now, if it is there
 	e.synced = true
 	e.mu.Unlock()
 	e.save()
-	if first {
+	if survey {
 		e.pokeSurvey("")
 	}
 }

@@ -44,7 +44,8 @@ type Reporter interface {
 	Image(*agentv1.ImageCopyReport)
 	// Progress tells what is being done about an object; without progress, that it is as wanted.
 	Progress(*agentv1.ObjectProgress)
-	Orphans([]*computev1.Orphan)
+	// Orphans tells all orphans there are, and what is still known of them.
+	Orphans([]*computev1.Orphan, []*agentv1.OrphanDetail)
 	Event(vmID, typ, reason, message string)
 	// Forget drops reports of an object that the controller no longer asks for.
 	Forget(key *agentv1.DesiredKey)

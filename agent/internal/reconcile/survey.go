@@ -6,10 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/limiquantix/limiquantix/agent/internal/realised"
-	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
 
@@ -19,13 +16,19 @@ const goneKept = time.Hour
 // orphans is what drivers listed, and since when something was seen that nobody wants. Guarded by Engine.mu.
 type orphans struct {
 	domains map[string]map[string]*driverv1.Domain // by driver, id; a driver that was never listed is missing
-	volumes map[string]map[string]string           // by pool, id: driver
+	volumes map[string]map[string]seenVolume       // by pool, id
 	since   map[string]time.Time                   // by kind/id
 	told    string                                 // what was reported last
 }
 
+// seenVolume is a volume that a driver listed.
+type seenVolume struct {
+	driver string
+	epoch  int64
+}
+
 func newOrphans() orphans {
-	return orphans{domains: map[string]map[string]*driverv1.Domain{}, volumes: map[string]map[string]string{}, since: map[string]time.Time{}, told: "never"}
+	return orphans{domains: map[string]map[string]*driverv1.Domain{}, volumes: map[string]map[string]seenVolume{}, since: map[string]time.Time{}, told: "never"}
 }
 
 func (o *orphans) gone(kind, id string) {
@@ -255,7 +258,7 @@ func (e *Engine) surveyVolumes(ctx context.Context, pool string) {
 	if err != nil {
 		return
 	}
-	seen := map[string]string{}
+	seen := map[string]seenVolume{}
 	token := ""
 	for {
 		var next string
@@ -263,7 +266,7 @@ func (e *Engine) surveyVolumes(ctx context.Context, pool string) {
 			r, err := e.plugins.Storage(driver).ListVolumes(ctx, &driverv1.ListVolumesRequest{PoolId: pool, PageToken: token})
 			for _, v := range r.GetVolumes() {
 				if v.GetMark().GetClusterId() == e.cluster && v.GetMark().GetNodeId() == e.node {
-					seen[v.GetVolumeId()] = driver
+					seen[v.GetVolumeId()] = seenVolume{driver, v.GetMark().GetEpoch()}
 				}
 			}
 			next = r.GetNextPageToken()
@@ -281,76 +284,6 @@ func (e *Engine) surveyVolumes(ctx context.Context, pool string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.orphans.volumes[pool] = seen
-}
-
-// reportOrphans reports what carries our mark and nobody wants, once a controller has said all that is wanted. It is never touched.
-func (e *Engine) reportOrphans() {
-	e.mu.Lock()
-	if !e.synced || len(e.orphans.domains) == 0 && len(e.orphans.volumes) == 0 {
-		e.mu.Unlock()
-		return
-	}
-	now := e.now()
-	var list []*computev1.Orphan
-	add := func(kind, id, driver, detail string) {
-		at, ok := e.orphans.since[kind+"/"+id]
-		if !ok {
-			at = now
-			e.orphans.since[kind+"/"+id] = at
-		}
-		list = append(list, &computev1.Orphan{Kind: kind, ObjectId: id, Driver: driver, Detail: detail, FirstSeenTime: timestamppb.New(at)})
-	}
-	for driver, m := range e.orphans.domains {
-		for id, d := range m {
-			if e.wants[realised.Key{Kind: realised.KindVM, ID: id}] == nil {
-				add("domain", id, driver, domainWords(d))
-			}
-		}
-	}
-	for pool, m := range e.orphans.volumes {
-		for id, driver := range m {
-			if e.wants[realised.Key{Kind: realised.KindVolume, ID: id}] == nil {
-				add("volume", id, driver, "in pool "+pool)
-			}
-		}
-	}
-	for key := range e.orphans.since {
-		if !slices.ContainsFunc(list, func(o *computev1.Orphan) bool { return o.GetKind()+"/"+o.GetObjectId() == key }) {
-			delete(e.orphans.since, key)
-		}
-	}
-	slices.SortFunc(list, func(a, b *computev1.Orphan) int {
-		if a.GetKind() != b.GetKind() {
-			return int(b.GetKind()[0]) - int(a.GetKind()[0])
-		}
-		if a.GetObjectId() < b.GetObjectId() {
-			return -1
-		}
-		return 1
-	})
-	told := ""
-	for _, o := range list {
-		told += o.GetKind() + "/" + o.GetObjectId() + "/" + o.GetDetail() + "\n"
-	}
-	news := told != e.orphans.told
-	e.orphans.told = told
-	e.mu.Unlock()
-	if news {
-		if len(list) > 0 {
-			e.log.Warn("objects with our mark that nobody wants are on this host; they are reported and not touched", "count", len(list))
-		}
-		e.reporter.Orphans(list)
-	}
-}
-
-func domainWords(d *driverv1.Domain) string {
-	switch {
-	case isOn(d):
-		return "runs"
-	case d.GetState() == driverv1.DomainState_DOMAIN_STATE_UNKNOWN:
-		return "state unknown"
-	}
-	return "is off"
 }
 
 // forgetGone drops records of what was confirmed absent long ago and is not wanted.

@@ -55,7 +55,7 @@ func (e *Engine) reconcileVolume(ctx context.Context, w *want) (time.Duration, s
 	}
 	k := realised.Key{Kind: realised.KindVolume, ID: id}
 	rec, known := e.store.Record(k)
-	if d.GetAbsent() && known && !rec.Gone.IsZero() {
+	if d.GetAbsent() && known && !rec.Gone.IsZero() && rec.Epoch >= d.GetEpoch() {
 		e.volumeGone(w)
 		return never, resultOK
 	}

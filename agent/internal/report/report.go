@@ -43,6 +43,7 @@ type Reporter struct {
 	dropped int
 	drivers []*computev1.DriverStatus
 	orphans []*computev1.Orphan
+	details []*agentv1.OrphanDetail
 	known   bool // orphans holds the list
 	sendDrv bool
 	sendOrp bool
@@ -111,9 +112,9 @@ func (r *Reporter) Drivers(list []*computev1.DriverStatus) {
 }
 
 // Orphans reports all orphans there are.
-func (r *Reporter) Orphans(list []*computev1.Orphan) {
+func (r *Reporter) Orphans(list []*computev1.Orphan, details []*agentv1.OrphanDetail) {
 	r.mu.Lock()
-	r.orphans, r.known, r.sendOrp = list, true, true
+	r.orphans, r.details, r.known, r.sendOrp = list, details, true, true
 	r.mu.Unlock()
 	r.poke()
 }
@@ -227,7 +228,7 @@ func (r *Reporter) batch() *batch {
 		b.req.Drivers, r.sendDrv = r.drivers, false
 	}
 	if r.sendOrp {
-		b.req.Orphans, b.req.OrphansKnown, r.sendOrp = r.orphans, true, false
+		b.req.Orphans, b.req.OrphanDetails, b.req.OrphansKnown, r.sendOrp = r.orphans, r.details, true, false
 	}
 	n := min(len(r.events), maxBatch)
 	b.req.Events = r.events[:n:n]

@@ -18,7 +18,7 @@ func (s *session) nodeCommand() *cobra.Command {
 		Use:     "node",
 		Short:   "Manage nodes: the hosts with an agent",
 		Example: "  lqctl node list\n  lqctl node token create host2\n  lqctl node cordon host2",
-	}, s.nodeList(), s.nodeShow(), s.nodeCordon(), s.nodeUncordon(), s.nodeDelete(), s.tokenCommand())
+	}, s.nodeList(), s.nodeShow(), s.nodeCordon(), s.nodeUncordon(), s.nodeDelete(), s.orphansCommand(), s.tokenCommand())
 }
 
 func (s *session) nodeList() *cobra.Command {

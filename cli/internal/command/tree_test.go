@@ -33,13 +33,14 @@ func TestEveryVerbIsThere(t *testing.T) {
 	t.Parallel()
 	root := (&App{Getenv: func(string) string { return "" }}).Root()
 	for parent, verbs := range map[string]string{
-		"vm":         "create list show set start stop reboot pause resume delete console logs events wait explain",
-		"image":      "import list show delete",
-		"node":       "list show cordon uncordon delete token",
-		"node token": "create list delete",
-		"op":         "list show cancel wait",
-		"context":    "list use set delete show",
-		"":           "why apply delete version completion",
+		"vm":           "create list show set start stop reboot pause resume delete console logs events wait explain",
+		"image":        "import list show delete",
+		"node":         "list show cordon uncordon delete token orphans",
+		"node orphans": "adopt remove",
+		"node token":   "create list delete",
+		"op":           "list show cancel wait",
+		"context":      "list use set delete show",
+		"":             "why apply delete version completion",
 	} {
 		for _, verb := range strings.Fields(verbs) {
 			path := append(strings.Fields(parent), verb)

@@ -96,6 +96,28 @@ type nodes struct {
 	*Server
 }
 
+func (n nodes) ListOrphans(context.Context, *connect.Request[computev1.ListOrphansRequest]) (*connect.Response[computev1.ListOrphansResponse], error) {
+	n.Lock()
+	defer n.Unlock()
+	return connect.NewResponse(&computev1.ListOrphansResponse{Orphans: n.Orphans}), nil
+}
+
+func (n nodes) AdoptOrphan(_ context.Context, req *connect.Request[computev1.AdoptOrphanRequest]) (*connect.Response[computev1.AdoptOrphanResponse], error) {
+	return connect.NewResponse(&computev1.AdoptOrphanResponse{Vm: &computev1.VM{Meta: &metav1.ObjectMeta{Id: req.Msg.GetObjectId(), Name: req.Msg.GetName()}}}), nil
+}
+
+func (n nodes) RemoveOrphan(_ context.Context, req *connect.Request[computev1.RemoveOrphanRequest]) (*connect.Response[computev1.RemoveOrphanResponse], error) {
+	n.Lock()
+	defer n.Unlock()
+	i := slices.IndexFunc(n.Orphans, func(o *computev1.NodeOrphan) bool { return o.GetOrphan().GetObjectId() == req.Msg.GetObjectId() })
+	if i < 0 || req.Msg.GetConfirm() != n.Orphans[i].GetConfirm() {
+		return nil, fault.Invalid(fault.Violation{Field: "confirm", Description: "must be the name"})
+	}
+	o := n.Orphans[i]
+	n.Orphans = slices.Delete(n.Orphans, i, i+1)
+	return connect.NewResponse(&computev1.RemoveOrphanResponse{Orphan: o}), nil
+}
+
 func (n nodes) ExplainNode(_ context.Context, req *connect.Request[computev1.ExplainNodeRequest]) (*connect.Response[computev1.ExplainNodeResponse], error) {
 	n.Lock()
 	defer n.Unlock()

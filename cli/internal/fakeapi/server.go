@@ -42,6 +42,8 @@ type Server struct {
 	Images     []*storagev1.Image
 	Operations []*operationv1.Operation
 	Tokens     []*computev1.JoinToken
+	// Orphans are on nodes; one that is removed is gone at once.
+	Orphans []*computev1.NodeOrphan
 	// Why is what ExplainVM and ExplainNode explain.
 	Why *computev1.Explanation
 	// Hold leaves operations running until Finish.

@@ -96,6 +96,29 @@ func NodeFields(n *computev1.Node, now time.Time) []Field {
 	return f
 }
 
+// OrphanColumns are the columns of a table of orphans.
+func OrphanColumns(now func() time.Time) []Column[*computev1.NodeOrphan] {
+	return []Column[*computev1.NodeOrphan]{
+		{Title: "NODE", Value: func(o *computev1.NodeOrphan) string { return o.GetNodeName() }},
+		{Title: "KIND", Value: func(o *computev1.NodeOrphan) string { return o.GetOrphan().GetKind() }},
+		{Title: "ID", Value: func(o *computev1.NodeOrphan) string { return o.GetOrphan().GetObjectId() }},
+		{Title: "NAME", Value: func(o *computev1.NodeOrphan) string { return o.GetOrphan().GetName() }},
+		{Title: "DETAIL", Value: func(o *computev1.NodeOrphan) string { return o.GetOrphan().GetDetail() }},
+		{Title: "STATUS", Value: func(o *computev1.NodeOrphan) string {
+			switch {
+			case o.GetRemoveTime() != nil:
+				return "being removed for " + Age(o.GetRemoveTime(), now())
+			case o.GetOrphan().GetAdoptable():
+				return "adoptable"
+			}
+			return "not touched"
+		}},
+		{Title: "SEEN", Value: func(o *computev1.NodeOrphan) string { return Age(o.GetOrphan().GetFirstSeenTime(), now()) }},
+		{Title: "DRIVER", Wide: true, Value: func(o *computev1.NodeOrphan) string { return o.GetOrphan().GetDriver() }},
+		{Title: "CONFIRM", Wide: true, Value: func(o *computev1.NodeOrphan) string { return o.GetConfirm() }},
+	}
+}
+
 // TokenColumns are the columns of a table of join tokens.
 func TokenColumns(now func() time.Time) []Column[*computev1.JoinToken] {
 	return []Column[*computev1.JoinToken]{

@@ -46,6 +46,9 @@ func (s *Service) dispatch(changes []state.Change, revision int64) {
 				s.eachSession(func(ss *session) { ss.mark(key{kindPool, row.ID}, revision) })
 			}
 		case state.KindNode:
+			for _, o := range append(removalsOf(c.Old), removalsOf(c.New)...) {
+				s.mark(row.ID, orphanKey(o.GetOrphan()), revision)
+			}
 			if c.Old == nil || c.New == nil || poolsOfNodeChanged(c) {
 				for _, p := range s.cfg.Cache.Find(state.Query{Kind: state.KindPool}).Rows {
 					s.mark(row.ID, key{kindPool, p.ID}, revision)

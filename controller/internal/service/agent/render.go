@@ -74,7 +74,7 @@ func (s *Service) renderVM(ctx context.Context, nodeID, id string) (*agentv1.Des
 	rec := s.cfg.Cache.Row(state.KindVM, id).VM()
 	p := rec.GetVm().GetStatus().GetVmPlacement()
 	if p.GetNodeId() != nodeID || nodeID == "" {
-		return nil, nil
+		return s.renderOrphanVM(nodeID, id), nil
 	}
 	meta := rec.GetVm().GetMeta()
 	d := &agentv1.DesiredVM{
@@ -165,7 +165,7 @@ func (s *Service) userData(ctx context.Context, id string) ([]byte, error) {
 func (s *Service) renderVolume(nodeID, id string) *agentv1.DesiredVolume {
 	rec := s.cfg.Cache.Row(state.KindVolume, id).Volume()
 	if rec == nil || rec.GetExecutorNodeId() != nodeID {
-		return nil
+		return s.renderOrphanVolume(nodeID, id)
 	}
 	v := rec.GetVolume()
 	d := &agentv1.DesiredVolume{

@@ -133,6 +133,9 @@ func (r *report) items() []item {
 	for _, i := range r.req.GetImages() {
 		out = append(out, func() *state.Writer { return r.image(i) })
 	}
+	if r.ofOrphans() {
+		out = append(out, r.orphansGone)
+	}
 	if len(r.req.GetDrivers()) > 0 || r.req.GetOrphansKnown() {
 		out = append(out, r.nodeFacts)
 	}

@@ -200,5 +200,8 @@ func (s *Service) keysOf(nodeID string) []key {
 			out = append(out, key{of.as, row.ID})
 		}
 	}
+	for _, o := range removalsOf(s.cfg.Cache.Row(state.KindNode, nodeID)) {
+		out = append(out, orphanKey(o.GetOrphan()))
+	}
 	return out
 }

@@ -1115,6 +1115,427 @@ func (x *ExplainNodeResponse) GetExplanation() *Explanation {
 	return nil
 }
 
+// NodeOrphan is an orphan and where it lies.
+type NodeOrphan struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Node.
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Its name.
+	NodeName string `protobuf:"bytes,2,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	// The orphan.
+	Orphan *Orphan `protobuf:"bytes,3,opt,name=orphan,proto3" json:"orphan,omitempty"`
+	// When its removal was asked for; unset = it was not.
+	RemoveTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=remove_time,json=removeTime,proto3" json:"remove_time,omitempty"`
+	// What to type to remove it: its name, or its id when it has none.
+	Confirm       string `protobuf:"bytes,5,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeOrphan) Reset() {
+	*x = NodeOrphan{}
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeOrphan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeOrphan) ProtoMessage() {}
+
+func (x *NodeOrphan) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeOrphan.ProtoReflect.Descriptor instead.
+func (*NodeOrphan) Descriptor() ([]byte, []int) {
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *NodeOrphan) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *NodeOrphan) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *NodeOrphan) GetOrphan() *Orphan {
+	if x != nil {
+		return x.Orphan
+	}
+	return nil
+}
+
+func (x *NodeOrphan) GetRemoveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RemoveTime
+	}
+	return nil
+}
+
+func (x *NodeOrphan) GetConfirm() string {
+	if x != nil {
+		return x.Confirm
+	}
+	return ""
+}
+
+// ListOrphansRequest asks for orphans.
+type ListOrphansRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Node, id or name; empty = all.
+	NodeId        string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOrphansRequest) Reset() {
+	*x = ListOrphansRequest{}
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOrphansRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOrphansRequest) ProtoMessage() {}
+
+func (x *ListOrphansRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOrphansRequest.ProtoReflect.Descriptor instead.
+func (*ListOrphansRequest) Descriptor() ([]byte, []int) {
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ListOrphansRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+// ListOrphansResponse holds orphans.
+type ListOrphansResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Orphans by node, kind and id.
+	Orphans       []*NodeOrphan `protobuf:"bytes,1,rep,name=orphans,proto3" json:"orphans,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOrphansResponse) Reset() {
+	*x = ListOrphansResponse{}
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOrphansResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOrphansResponse) ProtoMessage() {}
+
+func (x *ListOrphansResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOrphansResponse.ProtoReflect.Descriptor instead.
+func (*ListOrphansResponse) Descriptor() ([]byte, []int) {
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ListOrphansResponse) GetOrphans() []*NodeOrphan {
+	if x != nil {
+		return x.Orphans
+	}
+	return nil
+}
+
+// AdoptOrphanRequest adopts a domain.
+type AdoptOrphanRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Node, id or name.
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Id of the orphan.
+	ObjectId string `protobuf:"bytes,2,opt,name=object_id,json=objectId,proto3" json:"object_id,omitempty"`
+	// Name of the VM; empty = the one that it had.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Client-made id for safe repetition; empty = none.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptOrphanRequest) Reset() {
+	*x = AdoptOrphanRequest{}
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptOrphanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptOrphanRequest) ProtoMessage() {}
+
+func (x *AdoptOrphanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptOrphanRequest.ProtoReflect.Descriptor instead.
+func (*AdoptOrphanRequest) Descriptor() ([]byte, []int) {
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *AdoptOrphanRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *AdoptOrphanRequest) GetObjectId() string {
+	if x != nil {
+		return x.ObjectId
+	}
+	return ""
+}
+
+func (x *AdoptOrphanRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *AdoptOrphanRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// AdoptOrphanResponse is the VM.
+type AdoptOrphanResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The VM.
+	Vm            *VM `protobuf:"bytes,1,opt,name=vm,proto3" json:"vm,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AdoptOrphanResponse) Reset() {
+	*x = AdoptOrphanResponse{}
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AdoptOrphanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AdoptOrphanResponse) ProtoMessage() {}
+
+func (x *AdoptOrphanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AdoptOrphanResponse.ProtoReflect.Descriptor instead.
+func (*AdoptOrphanResponse) Descriptor() ([]byte, []int) {
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *AdoptOrphanResponse) GetVm() *VM {
+	if x != nil {
+		return x.Vm
+	}
+	return nil
+}
+
+// RemoveOrphanRequest removes an orphan.
+type RemoveOrphanRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Node, id or name.
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Id of the orphan.
+	ObjectId string `protobuf:"bytes,2,opt,name=object_id,json=objectId,proto3" json:"object_id,omitempty"`
+	// Kind, where an id has several; empty = the only one.
+	Kind string `protobuf:"bytes,3,opt,name=kind,proto3" json:"kind,omitempty"`
+	// Must be NodeOrphan.confirm: a typed name.
+	Confirm string `protobuf:"bytes,4,opt,name=confirm,proto3" json:"confirm,omitempty"`
+	// Client-made id for safe repetition; empty = none.
+	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveOrphanRequest) Reset() {
+	*x = RemoveOrphanRequest{}
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveOrphanRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveOrphanRequest) ProtoMessage() {}
+
+func (x *RemoveOrphanRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveOrphanRequest.ProtoReflect.Descriptor instead.
+func (*RemoveOrphanRequest) Descriptor() ([]byte, []int) {
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *RemoveOrphanRequest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *RemoveOrphanRequest) GetObjectId() string {
+	if x != nil {
+		return x.ObjectId
+	}
+	return ""
+}
+
+func (x *RemoveOrphanRequest) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *RemoveOrphanRequest) GetConfirm() string {
+	if x != nil {
+		return x.Confirm
+	}
+	return ""
+}
+
+func (x *RemoveOrphanRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// RemoveOrphanResponse is the orphan on its way out.
+type RemoveOrphanResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The orphan.
+	Orphan        *NodeOrphan `protobuf:"bytes,1,opt,name=orphan,proto3" json:"orphan,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveOrphanResponse) Reset() {
+	*x = RemoveOrphanResponse{}
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveOrphanResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveOrphanResponse) ProtoMessage() {}
+
+func (x *RemoveOrphanResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveOrphanResponse.ProtoReflect.Descriptor instead.
+func (*RemoveOrphanResponse) Descriptor() ([]byte, []int) {
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RemoveOrphanResponse) GetOrphan() *NodeOrphan {
+	if x != nil {
+		return x.Orphan
+	}
+	return nil
+}
+
 // JoinToken lets one agent enrol.
 type JoinToken struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1132,7 +1553,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[20]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1144,7 +1565,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[20]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1157,7 +1578,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{20}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *JoinToken) GetId() string {
@@ -1203,7 +1624,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[21]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1636,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[21]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1649,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{21}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CreateJoinTokenRequest) GetNodeName() string {
@@ -1265,7 +1686,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[22]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1277,7 +1698,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[22]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1290,7 +1711,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{22}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CreateJoinTokenResponse) GetJoinToken() *JoinToken {
@@ -1316,7 +1737,7 @@ type ListJoinTokensRequest struct {
 
 func (x *ListJoinTokensRequest) Reset() {
 	*x = ListJoinTokensRequest{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[23]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1328,7 +1749,7 @@ func (x *ListJoinTokensRequest) String() string {
 func (*ListJoinTokensRequest) ProtoMessage() {}
 
 func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[23]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1341,7 +1762,7 @@ func (x *ListJoinTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListJoinTokensRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{23}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{30}
 }
 
 // ListJoinTokensResponse holds tokens.
@@ -1355,7 +1776,7 @@ type ListJoinTokensResponse struct {
 
 func (x *ListJoinTokensResponse) Reset() {
 	*x = ListJoinTokensResponse{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[24]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1788,7 @@ func (x *ListJoinTokensResponse) String() string {
 func (*ListJoinTokensResponse) ProtoMessage() {}
 
 func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[24]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1801,7 @@ func (x *ListJoinTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListJoinTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListJoinTokensResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{24}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListJoinTokensResponse) GetJoinTokens() []*JoinToken {
@@ -1401,7 +1822,7 @@ type DeleteJoinTokenRequest struct {
 
 func (x *DeleteJoinTokenRequest) Reset() {
 	*x = DeleteJoinTokenRequest{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[25]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1413,7 +1834,7 @@ func (x *DeleteJoinTokenRequest) String() string {
 func (*DeleteJoinTokenRequest) ProtoMessage() {}
 
 func (x *DeleteJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[25]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1426,7 +1847,7 @@ func (x *DeleteJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*DeleteJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{25}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DeleteJoinTokenRequest) GetId() string {
@@ -1445,7 +1866,7 @@ type DeleteJoinTokenResponse struct {
 
 func (x *DeleteJoinTokenResponse) Reset() {
 	*x = DeleteJoinTokenResponse{}
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[26]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1457,7 +1878,7 @@ func (x *DeleteJoinTokenResponse) String() string {
 func (*DeleteJoinTokenResponse) ProtoMessage() {}
 
 func (x *DeleteJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[26]
+	mi := &file_limiquantix_compute_v1_node_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1470,14 +1891,14 @@ func (x *DeleteJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*DeleteJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{26}
+	return file_limiquantix_compute_v1_node_service_proto_rawDescGZIP(), []int{33}
 }
 
 var File_limiquantix_compute_v1_node_service_proto protoreflect.FileDescriptor
 
 const file_limiquantix_compute_v1_node_service_proto_rawDesc = "" +
 	"\n" +
-	")limiquantix/compute/v1/node_service.proto\x12\x16limiquantix.compute.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a%limiquantix/compute/v1/progress.proto\x1a'limiquantix/compute/v1/vm_service.proto\"f\n" +
+	")limiquantix/compute/v1/node_service.proto\x12\x16limiquantix.compute.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a%limiquantix/compute/v1/progress.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a'limiquantix/compute/v1/vm_service.proto\"f\n" +
 	"\x13RegisterNodeRequest\x120\n" +
 	"\x04node\x18\x01 \x01(\v2\x1c.limiquantix.compute.v1.NodeR\x04node\x12\x1d\n" +
 	"\n" +
@@ -1544,7 +1965,36 @@ const file_limiquantix_compute_v1_node_service_proto_rawDesc = "" +
 	"\x12ExplainNodeRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\\\n" +
 	"\x13ExplainNodeResponse\x12E\n" +
-	"\vexplanation\x18\x01 \x01(\v2#.limiquantix.compute.v1.ExplanationR\vexplanation\"\xb2\x01\n" +
+	"\vexplanation\x18\x01 \x01(\v2#.limiquantix.compute.v1.ExplanationR\vexplanation\"\xd1\x01\n" +
+	"\n" +
+	"NodeOrphan\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
+	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x126\n" +
+	"\x06orphan\x18\x03 \x01(\v2\x1e.limiquantix.compute.v1.OrphanR\x06orphan\x12;\n" +
+	"\vremove_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"removeTime\x12\x18\n" +
+	"\aconfirm\x18\x05 \x01(\tR\aconfirm\"-\n" +
+	"\x12ListOrphansRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\"S\n" +
+	"\x13ListOrphansResponse\x12<\n" +
+	"\aorphans\x18\x01 \x03(\v2\".limiquantix.compute.v1.NodeOrphanR\aorphans\"}\n" +
+	"\x12AdoptOrphanRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
+	"\tobject_id\x18\x02 \x01(\tR\bobjectId\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"A\n" +
+	"\x13AdoptOrphanResponse\x12*\n" +
+	"\x02vm\x18\x01 \x01(\v2\x1a.limiquantix.compute.v1.VMR\x02vm\"\x98\x01\n" +
+	"\x13RemoveOrphanRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1b\n" +
+	"\tobject_id\x18\x02 \x01(\tR\bobjectId\x12\x12\n" +
+	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x18\n" +
+	"\aconfirm\x18\x04 \x01(\tR\aconfirm\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x05 \x01(\tR\trequestId\"R\n" +
+	"\x14RemoveOrphanResponse\x12:\n" +
+	"\x06orphan\x18\x01 \x01(\v2\".limiquantix.compute.v1.NodeOrphanR\x06orphan\"\xb2\x01\n" +
 	"\tJoinToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x1b\n" +
 	"\tnode_name\x18\x02 \x01(\tR\bnodeName\x12;\n" +
@@ -1567,8 +2017,7 @@ const file_limiquantix_compute_v1_node_service_proto_rawDesc = "" +
 	"joinTokens\"(\n" +
 	"\x16DeleteJoinTokenRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x19\n" +
-	"\x17DeleteJoinTokenResponse2\xda\n" +
-	"\n" +
+	"\x17DeleteJoinTokenResponse2\x95\r\n" +
 	"\vNodeService\x12i\n" +
 	"\fRegisterNode\x12+.limiquantix.compute.v1.RegisterNodeRequest\x1a,.limiquantix.compute.v1.RegisterNodeResponse\x12Z\n" +
 	"\aGetNode\x12&.limiquantix.compute.v1.GetNodeRequest\x1a'.limiquantix.compute.v1.GetNodeResponse\x12`\n" +
@@ -1583,7 +2032,10 @@ const file_limiquantix_compute_v1_node_service_proto_rawDesc = "" +
 	"\fUncordonNode\x12+.limiquantix.compute.v1.UncordonNodeRequest\x1a,.limiquantix.compute.v1.UncordonNodeResponse\x12e\n" +
 	"\n" +
 	"WatchNodes\x12).limiquantix.compute.v1.WatchNodesRequest\x1a*.limiquantix.compute.v1.WatchNodesResponse0\x01\x12f\n" +
-	"\vExplainNode\x12*.limiquantix.compute.v1.ExplainNodeRequest\x1a+.limiquantix.compute.v1.ExplainNodeResponse\x12r\n" +
+	"\vExplainNode\x12*.limiquantix.compute.v1.ExplainNodeRequest\x1a+.limiquantix.compute.v1.ExplainNodeResponse\x12f\n" +
+	"\vListOrphans\x12*.limiquantix.compute.v1.ListOrphansRequest\x1a+.limiquantix.compute.v1.ListOrphansResponse\x12f\n" +
+	"\vAdoptOrphan\x12*.limiquantix.compute.v1.AdoptOrphanRequest\x1a+.limiquantix.compute.v1.AdoptOrphanResponse\x12i\n" +
+	"\fRemoveOrphan\x12+.limiquantix.compute.v1.RemoveOrphanRequest\x1a,.limiquantix.compute.v1.RemoveOrphanResponse\x12r\n" +
 	"\x0fCreateJoinToken\x12..limiquantix.compute.v1.CreateJoinTokenRequest\x1a/.limiquantix.compute.v1.CreateJoinTokenResponse\x12o\n" +
 	"\x0eListJoinTokens\x12-.limiquantix.compute.v1.ListJoinTokensRequest\x1a..limiquantix.compute.v1.ListJoinTokensResponse\x12r\n" +
 	"\x0fDeleteJoinToken\x12..limiquantix.compute.v1.DeleteJoinTokenRequest\x1a/.limiquantix.compute.v1.DeleteJoinTokenResponseBOZMgithub.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1;computev1b\x06proto3"
@@ -1600,7 +2052,7 @@ func file_limiquantix_compute_v1_node_service_proto_rawDescGZIP() []byte {
 	return file_limiquantix_compute_v1_node_service_proto_rawDescData
 }
 
-var file_limiquantix_compute_v1_node_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_limiquantix_compute_v1_node_service_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_limiquantix_compute_v1_node_service_proto_goTypes = []any{
 	(*RegisterNodeRequest)(nil),     // 0: limiquantix.compute.v1.RegisterNodeRequest
 	(*RegisterNodeResponse)(nil),    // 1: limiquantix.compute.v1.RegisterNodeResponse
@@ -1622,72 +2074,92 @@ var file_limiquantix_compute_v1_node_service_proto_goTypes = []any{
 	(*WatchNodesResponse)(nil),      // 17: limiquantix.compute.v1.WatchNodesResponse
 	(*ExplainNodeRequest)(nil),      // 18: limiquantix.compute.v1.ExplainNodeRequest
 	(*ExplainNodeResponse)(nil),     // 19: limiquantix.compute.v1.ExplainNodeResponse
-	(*JoinToken)(nil),               // 20: limiquantix.compute.v1.JoinToken
-	(*CreateJoinTokenRequest)(nil),  // 21: limiquantix.compute.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 22: limiquantix.compute.v1.CreateJoinTokenResponse
-	(*ListJoinTokensRequest)(nil),   // 23: limiquantix.compute.v1.ListJoinTokensRequest
-	(*ListJoinTokensResponse)(nil),  // 24: limiquantix.compute.v1.ListJoinTokensResponse
-	(*DeleteJoinTokenRequest)(nil),  // 25: limiquantix.compute.v1.DeleteJoinTokenRequest
-	(*DeleteJoinTokenResponse)(nil), // 26: limiquantix.compute.v1.DeleteJoinTokenResponse
-	(*Node)(nil),                    // 27: limiquantix.compute.v1.Node
-	(*durationpb.Duration)(nil),     // 28: google.protobuf.Duration
-	(*fieldmaskpb.FieldMask)(nil),   // 29: google.protobuf.FieldMask
-	(WatchEventType)(0),             // 30: limiquantix.compute.v1.WatchEventType
-	(*Explanation)(nil),             // 31: limiquantix.compute.v1.Explanation
-	(*timestamppb.Timestamp)(nil),   // 32: google.protobuf.Timestamp
+	(*NodeOrphan)(nil),              // 20: limiquantix.compute.v1.NodeOrphan
+	(*ListOrphansRequest)(nil),      // 21: limiquantix.compute.v1.ListOrphansRequest
+	(*ListOrphansResponse)(nil),     // 22: limiquantix.compute.v1.ListOrphansResponse
+	(*AdoptOrphanRequest)(nil),      // 23: limiquantix.compute.v1.AdoptOrphanRequest
+	(*AdoptOrphanResponse)(nil),     // 24: limiquantix.compute.v1.AdoptOrphanResponse
+	(*RemoveOrphanRequest)(nil),     // 25: limiquantix.compute.v1.RemoveOrphanRequest
+	(*RemoveOrphanResponse)(nil),    // 26: limiquantix.compute.v1.RemoveOrphanResponse
+	(*JoinToken)(nil),               // 27: limiquantix.compute.v1.JoinToken
+	(*CreateJoinTokenRequest)(nil),  // 28: limiquantix.compute.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil), // 29: limiquantix.compute.v1.CreateJoinTokenResponse
+	(*ListJoinTokensRequest)(nil),   // 30: limiquantix.compute.v1.ListJoinTokensRequest
+	(*ListJoinTokensResponse)(nil),  // 31: limiquantix.compute.v1.ListJoinTokensResponse
+	(*DeleteJoinTokenRequest)(nil),  // 32: limiquantix.compute.v1.DeleteJoinTokenRequest
+	(*DeleteJoinTokenResponse)(nil), // 33: limiquantix.compute.v1.DeleteJoinTokenResponse
+	(*Node)(nil),                    // 34: limiquantix.compute.v1.Node
+	(*durationpb.Duration)(nil),     // 35: google.protobuf.Duration
+	(*fieldmaskpb.FieldMask)(nil),   // 36: google.protobuf.FieldMask
+	(WatchEventType)(0),             // 37: limiquantix.compute.v1.WatchEventType
+	(*Explanation)(nil),             // 38: limiquantix.compute.v1.Explanation
+	(*Orphan)(nil),                  // 39: limiquantix.compute.v1.Orphan
+	(*timestamppb.Timestamp)(nil),   // 40: google.protobuf.Timestamp
+	(*VM)(nil),                      // 41: limiquantix.compute.v1.VM
 }
 var file_limiquantix_compute_v1_node_service_proto_depIdxs = []int32{
-	27, // 0: limiquantix.compute.v1.RegisterNodeRequest.node:type_name -> limiquantix.compute.v1.Node
-	27, // 1: limiquantix.compute.v1.RegisterNodeResponse.node:type_name -> limiquantix.compute.v1.Node
-	28, // 2: limiquantix.compute.v1.RegisterNodeResponse.heartbeat_interval:type_name -> google.protobuf.Duration
-	27, // 3: limiquantix.compute.v1.GetNodeResponse.node:type_name -> limiquantix.compute.v1.Node
-	27, // 4: limiquantix.compute.v1.ListNodesResponse.nodes:type_name -> limiquantix.compute.v1.Node
-	27, // 5: limiquantix.compute.v1.UpdateNodeRequest.node:type_name -> limiquantix.compute.v1.Node
-	29, // 6: limiquantix.compute.v1.UpdateNodeRequest.update_mask:type_name -> google.protobuf.FieldMask
-	27, // 7: limiquantix.compute.v1.UpdateNodeResponse.node:type_name -> limiquantix.compute.v1.Node
-	28, // 8: limiquantix.compute.v1.HeartbeatResponse.interval:type_name -> google.protobuf.Duration
-	28, // 9: limiquantix.compute.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
-	27, // 10: limiquantix.compute.v1.CordonNodeResponse.node:type_name -> limiquantix.compute.v1.Node
-	27, // 11: limiquantix.compute.v1.UncordonNodeResponse.node:type_name -> limiquantix.compute.v1.Node
-	30, // 12: limiquantix.compute.v1.WatchNodesResponse.type:type_name -> limiquantix.compute.v1.WatchEventType
-	27, // 13: limiquantix.compute.v1.WatchNodesResponse.node:type_name -> limiquantix.compute.v1.Node
-	31, // 14: limiquantix.compute.v1.ExplainNodeResponse.explanation:type_name -> limiquantix.compute.v1.Explanation
-	32, // 15: limiquantix.compute.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
-	32, // 16: limiquantix.compute.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
-	28, // 17: limiquantix.compute.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	20, // 18: limiquantix.compute.v1.CreateJoinTokenResponse.join_token:type_name -> limiquantix.compute.v1.JoinToken
-	20, // 19: limiquantix.compute.v1.ListJoinTokensResponse.join_tokens:type_name -> limiquantix.compute.v1.JoinToken
-	0,  // 20: limiquantix.compute.v1.NodeService.RegisterNode:input_type -> limiquantix.compute.v1.RegisterNodeRequest
-	2,  // 21: limiquantix.compute.v1.NodeService.GetNode:input_type -> limiquantix.compute.v1.GetNodeRequest
-	4,  // 22: limiquantix.compute.v1.NodeService.ListNodes:input_type -> limiquantix.compute.v1.ListNodesRequest
-	6,  // 23: limiquantix.compute.v1.NodeService.UpdateNode:input_type -> limiquantix.compute.v1.UpdateNodeRequest
-	8,  // 24: limiquantix.compute.v1.NodeService.DeleteNode:input_type -> limiquantix.compute.v1.DeleteNodeRequest
-	10, // 25: limiquantix.compute.v1.NodeService.Heartbeat:input_type -> limiquantix.compute.v1.HeartbeatRequest
-	12, // 26: limiquantix.compute.v1.NodeService.CordonNode:input_type -> limiquantix.compute.v1.CordonNodeRequest
-	14, // 27: limiquantix.compute.v1.NodeService.UncordonNode:input_type -> limiquantix.compute.v1.UncordonNodeRequest
-	16, // 28: limiquantix.compute.v1.NodeService.WatchNodes:input_type -> limiquantix.compute.v1.WatchNodesRequest
-	18, // 29: limiquantix.compute.v1.NodeService.ExplainNode:input_type -> limiquantix.compute.v1.ExplainNodeRequest
-	21, // 30: limiquantix.compute.v1.NodeService.CreateJoinToken:input_type -> limiquantix.compute.v1.CreateJoinTokenRequest
-	23, // 31: limiquantix.compute.v1.NodeService.ListJoinTokens:input_type -> limiquantix.compute.v1.ListJoinTokensRequest
-	25, // 32: limiquantix.compute.v1.NodeService.DeleteJoinToken:input_type -> limiquantix.compute.v1.DeleteJoinTokenRequest
-	1,  // 33: limiquantix.compute.v1.NodeService.RegisterNode:output_type -> limiquantix.compute.v1.RegisterNodeResponse
-	3,  // 34: limiquantix.compute.v1.NodeService.GetNode:output_type -> limiquantix.compute.v1.GetNodeResponse
-	5,  // 35: limiquantix.compute.v1.NodeService.ListNodes:output_type -> limiquantix.compute.v1.ListNodesResponse
-	7,  // 36: limiquantix.compute.v1.NodeService.UpdateNode:output_type -> limiquantix.compute.v1.UpdateNodeResponse
-	9,  // 37: limiquantix.compute.v1.NodeService.DeleteNode:output_type -> limiquantix.compute.v1.DeleteNodeResponse
-	11, // 38: limiquantix.compute.v1.NodeService.Heartbeat:output_type -> limiquantix.compute.v1.HeartbeatResponse
-	13, // 39: limiquantix.compute.v1.NodeService.CordonNode:output_type -> limiquantix.compute.v1.CordonNodeResponse
-	15, // 40: limiquantix.compute.v1.NodeService.UncordonNode:output_type -> limiquantix.compute.v1.UncordonNodeResponse
-	17, // 41: limiquantix.compute.v1.NodeService.WatchNodes:output_type -> limiquantix.compute.v1.WatchNodesResponse
-	19, // 42: limiquantix.compute.v1.NodeService.ExplainNode:output_type -> limiquantix.compute.v1.ExplainNodeResponse
-	22, // 43: limiquantix.compute.v1.NodeService.CreateJoinToken:output_type -> limiquantix.compute.v1.CreateJoinTokenResponse
-	24, // 44: limiquantix.compute.v1.NodeService.ListJoinTokens:output_type -> limiquantix.compute.v1.ListJoinTokensResponse
-	26, // 45: limiquantix.compute.v1.NodeService.DeleteJoinToken:output_type -> limiquantix.compute.v1.DeleteJoinTokenResponse
-	33, // [33:46] is the sub-list for method output_type
-	20, // [20:33] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	34, // 0: limiquantix.compute.v1.RegisterNodeRequest.node:type_name -> limiquantix.compute.v1.Node
+	34, // 1: limiquantix.compute.v1.RegisterNodeResponse.node:type_name -> limiquantix.compute.v1.Node
+	35, // 2: limiquantix.compute.v1.RegisterNodeResponse.heartbeat_interval:type_name -> google.protobuf.Duration
+	34, // 3: limiquantix.compute.v1.GetNodeResponse.node:type_name -> limiquantix.compute.v1.Node
+	34, // 4: limiquantix.compute.v1.ListNodesResponse.nodes:type_name -> limiquantix.compute.v1.Node
+	34, // 5: limiquantix.compute.v1.UpdateNodeRequest.node:type_name -> limiquantix.compute.v1.Node
+	36, // 6: limiquantix.compute.v1.UpdateNodeRequest.update_mask:type_name -> google.protobuf.FieldMask
+	34, // 7: limiquantix.compute.v1.UpdateNodeResponse.node:type_name -> limiquantix.compute.v1.Node
+	35, // 8: limiquantix.compute.v1.HeartbeatResponse.interval:type_name -> google.protobuf.Duration
+	35, // 9: limiquantix.compute.v1.HeartbeatResponse.lease:type_name -> google.protobuf.Duration
+	34, // 10: limiquantix.compute.v1.CordonNodeResponse.node:type_name -> limiquantix.compute.v1.Node
+	34, // 11: limiquantix.compute.v1.UncordonNodeResponse.node:type_name -> limiquantix.compute.v1.Node
+	37, // 12: limiquantix.compute.v1.WatchNodesResponse.type:type_name -> limiquantix.compute.v1.WatchEventType
+	34, // 13: limiquantix.compute.v1.WatchNodesResponse.node:type_name -> limiquantix.compute.v1.Node
+	38, // 14: limiquantix.compute.v1.ExplainNodeResponse.explanation:type_name -> limiquantix.compute.v1.Explanation
+	39, // 15: limiquantix.compute.v1.NodeOrphan.orphan:type_name -> limiquantix.compute.v1.Orphan
+	40, // 16: limiquantix.compute.v1.NodeOrphan.remove_time:type_name -> google.protobuf.Timestamp
+	20, // 17: limiquantix.compute.v1.ListOrphansResponse.orphans:type_name -> limiquantix.compute.v1.NodeOrphan
+	41, // 18: limiquantix.compute.v1.AdoptOrphanResponse.vm:type_name -> limiquantix.compute.v1.VM
+	20, // 19: limiquantix.compute.v1.RemoveOrphanResponse.orphan:type_name -> limiquantix.compute.v1.NodeOrphan
+	40, // 20: limiquantix.compute.v1.JoinToken.expire_time:type_name -> google.protobuf.Timestamp
+	40, // 21: limiquantix.compute.v1.JoinToken.create_time:type_name -> google.protobuf.Timestamp
+	35, // 22: limiquantix.compute.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	27, // 23: limiquantix.compute.v1.CreateJoinTokenResponse.join_token:type_name -> limiquantix.compute.v1.JoinToken
+	27, // 24: limiquantix.compute.v1.ListJoinTokensResponse.join_tokens:type_name -> limiquantix.compute.v1.JoinToken
+	0,  // 25: limiquantix.compute.v1.NodeService.RegisterNode:input_type -> limiquantix.compute.v1.RegisterNodeRequest
+	2,  // 26: limiquantix.compute.v1.NodeService.GetNode:input_type -> limiquantix.compute.v1.GetNodeRequest
+	4,  // 27: limiquantix.compute.v1.NodeService.ListNodes:input_type -> limiquantix.compute.v1.ListNodesRequest
+	6,  // 28: limiquantix.compute.v1.NodeService.UpdateNode:input_type -> limiquantix.compute.v1.UpdateNodeRequest
+	8,  // 29: limiquantix.compute.v1.NodeService.DeleteNode:input_type -> limiquantix.compute.v1.DeleteNodeRequest
+	10, // 30: limiquantix.compute.v1.NodeService.Heartbeat:input_type -> limiquantix.compute.v1.HeartbeatRequest
+	12, // 31: limiquantix.compute.v1.NodeService.CordonNode:input_type -> limiquantix.compute.v1.CordonNodeRequest
+	14, // 32: limiquantix.compute.v1.NodeService.UncordonNode:input_type -> limiquantix.compute.v1.UncordonNodeRequest
+	16, // 33: limiquantix.compute.v1.NodeService.WatchNodes:input_type -> limiquantix.compute.v1.WatchNodesRequest
+	18, // 34: limiquantix.compute.v1.NodeService.ExplainNode:input_type -> limiquantix.compute.v1.ExplainNodeRequest
+	21, // 35: limiquantix.compute.v1.NodeService.ListOrphans:input_type -> limiquantix.compute.v1.ListOrphansRequest
+	23, // 36: limiquantix.compute.v1.NodeService.AdoptOrphan:input_type -> limiquantix.compute.v1.AdoptOrphanRequest
+	25, // 37: limiquantix.compute.v1.NodeService.RemoveOrphan:input_type -> limiquantix.compute.v1.RemoveOrphanRequest
+	28, // 38: limiquantix.compute.v1.NodeService.CreateJoinToken:input_type -> limiquantix.compute.v1.CreateJoinTokenRequest
+	30, // 39: limiquantix.compute.v1.NodeService.ListJoinTokens:input_type -> limiquantix.compute.v1.ListJoinTokensRequest
+	32, // 40: limiquantix.compute.v1.NodeService.DeleteJoinToken:input_type -> limiquantix.compute.v1.DeleteJoinTokenRequest
+	1,  // 41: limiquantix.compute.v1.NodeService.RegisterNode:output_type -> limiquantix.compute.v1.RegisterNodeResponse
+	3,  // 42: limiquantix.compute.v1.NodeService.GetNode:output_type -> limiquantix.compute.v1.GetNodeResponse
+	5,  // 43: limiquantix.compute.v1.NodeService.ListNodes:output_type -> limiquantix.compute.v1.ListNodesResponse
+	7,  // 44: limiquantix.compute.v1.NodeService.UpdateNode:output_type -> limiquantix.compute.v1.UpdateNodeResponse
+	9,  // 45: limiquantix.compute.v1.NodeService.DeleteNode:output_type -> limiquantix.compute.v1.DeleteNodeResponse
+	11, // 46: limiquantix.compute.v1.NodeService.Heartbeat:output_type -> limiquantix.compute.v1.HeartbeatResponse
+	13, // 47: limiquantix.compute.v1.NodeService.CordonNode:output_type -> limiquantix.compute.v1.CordonNodeResponse
+	15, // 48: limiquantix.compute.v1.NodeService.UncordonNode:output_type -> limiquantix.compute.v1.UncordonNodeResponse
+	17, // 49: limiquantix.compute.v1.NodeService.WatchNodes:output_type -> limiquantix.compute.v1.WatchNodesResponse
+	19, // 50: limiquantix.compute.v1.NodeService.ExplainNode:output_type -> limiquantix.compute.v1.ExplainNodeResponse
+	22, // 51: limiquantix.compute.v1.NodeService.ListOrphans:output_type -> limiquantix.compute.v1.ListOrphansResponse
+	24, // 52: limiquantix.compute.v1.NodeService.AdoptOrphan:output_type -> limiquantix.compute.v1.AdoptOrphanResponse
+	26, // 53: limiquantix.compute.v1.NodeService.RemoveOrphan:output_type -> limiquantix.compute.v1.RemoveOrphanResponse
+	29, // 54: limiquantix.compute.v1.NodeService.CreateJoinToken:output_type -> limiquantix.compute.v1.CreateJoinTokenResponse
+	31, // 55: limiquantix.compute.v1.NodeService.ListJoinTokens:output_type -> limiquantix.compute.v1.ListJoinTokensResponse
+	33, // 56: limiquantix.compute.v1.NodeService.DeleteJoinToken:output_type -> limiquantix.compute.v1.DeleteJoinTokenResponse
+	41, // [41:57] is the sub-list for method output_type
+	25, // [25:41] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_limiquantix_compute_v1_node_service_proto_init() }
@@ -1697,6 +2169,7 @@ func file_limiquantix_compute_v1_node_service_proto_init() {
 	}
 	file_limiquantix_compute_v1_node_proto_init()
 	file_limiquantix_compute_v1_progress_proto_init()
+	file_limiquantix_compute_v1_vm_proto_init()
 	file_limiquantix_compute_v1_vm_service_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1704,7 +2177,7 @@ func file_limiquantix_compute_v1_node_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_limiquantix_compute_v1_node_service_proto_rawDesc), len(file_limiquantix_compute_v1_node_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

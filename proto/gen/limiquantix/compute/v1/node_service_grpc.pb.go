@@ -29,6 +29,9 @@ const (
 	NodeService_UncordonNode_FullMethodName    = "/limiquantix.compute.v1.NodeService/UncordonNode"
 	NodeService_WatchNodes_FullMethodName      = "/limiquantix.compute.v1.NodeService/WatchNodes"
 	NodeService_ExplainNode_FullMethodName     = "/limiquantix.compute.v1.NodeService/ExplainNode"
+	NodeService_ListOrphans_FullMethodName     = "/limiquantix.compute.v1.NodeService/ListOrphans"
+	NodeService_AdoptOrphan_FullMethodName     = "/limiquantix.compute.v1.NodeService/AdoptOrphan"
+	NodeService_RemoveOrphan_FullMethodName    = "/limiquantix.compute.v1.NodeService/RemoveOrphan"
 	NodeService_CreateJoinToken_FullMethodName = "/limiquantix.compute.v1.NodeService/CreateJoinToken"
 	NodeService_ListJoinTokens_FullMethodName  = "/limiquantix.compute.v1.NodeService/ListJoinTokens"
 	NodeService_DeleteJoinToken_FullMethodName = "/limiquantix.compute.v1.NodeService/DeleteJoinToken"
@@ -63,6 +66,15 @@ type NodeServiceClient interface {
 	WatchNodes(ctx context.Context, in *WatchNodesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchNodesResponse], error)
 	// ExplainNode says whether a node is as it should be, and if not why and whom it waits for. Public port only.
 	ExplainNode(ctx context.Context, in *ExplainNodeRequest, opts ...grpc.CallOption) (*ExplainNodeResponse, error)
+	// ListOrphans lists objects on hosts that carry our mark and that nobody wants. Objects without our mark are never listed. Public port only.
+	ListOrphans(ctx context.Context, in *ListOrphansRequest, opts ...grpc.CallOption) (*ListOrphansResponse, error)
+	// AdoptOrphan makes a VM of a domain that no VM knows, placed where it lies; its guest is left as it is, and its volumes become the VM's. A VM or a volume
+	// of that id exists, the node no longer knows what it was wanted as, its pool or room is missing: FAILED_PRECONDITION. Node not connected: UNAVAILABLE.
+	// Public port only.
+	AdoptOrphan(ctx context.Context, in *AdoptOrphanRequest, opts ...grpc.CallOption) (*AdoptOrphanResponse, error)
+	// RemoveOrphan removes an orphan from its host for good: a domain with its state files, or a volume with its data. It lasts until the node confirms; a
+	// repetition is OK. confirm must be what the orphan is listed as. Public port only.
+	RemoveOrphan(ctx context.Context, in *RemoveOrphanRequest, opts ...grpc.CallOption) (*RemoveOrphanResponse, error)
 	// CreateJoinToken makes a single-use token with which an agent enrols. The token is shown once. Public port only.
 	CreateJoinToken(ctx context.Context, in *CreateJoinTokenRequest, opts ...grpc.CallOption) (*CreateJoinTokenResponse, error)
 	// ListJoinTokens lists tokens that were neither used nor have expired, without their secrets. Public port only.
@@ -188,6 +200,36 @@ func (c *nodeServiceClient) ExplainNode(ctx context.Context, in *ExplainNodeRequ
 	return out, nil
 }
 
+func (c *nodeServiceClient) ListOrphans(ctx context.Context, in *ListOrphansRequest, opts ...grpc.CallOption) (*ListOrphansResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListOrphansResponse)
+	err := c.cc.Invoke(ctx, NodeService_ListOrphans_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) AdoptOrphan(ctx context.Context, in *AdoptOrphanRequest, opts ...grpc.CallOption) (*AdoptOrphanResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(AdoptOrphanResponse)
+	err := c.cc.Invoke(ctx, NodeService_AdoptOrphan_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeServiceClient) RemoveOrphan(ctx context.Context, in *RemoveOrphanRequest, opts ...grpc.CallOption) (*RemoveOrphanResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RemoveOrphanResponse)
+	err := c.cc.Invoke(ctx, NodeService_RemoveOrphan_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *nodeServiceClient) CreateJoinToken(ctx context.Context, in *CreateJoinTokenRequest, opts ...grpc.CallOption) (*CreateJoinTokenResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateJoinTokenResponse)
@@ -247,6 +289,15 @@ type NodeServiceServer interface {
 	WatchNodes(*WatchNodesRequest, grpc.ServerStreamingServer[WatchNodesResponse]) error
 	// ExplainNode says whether a node is as it should be, and if not why and whom it waits for. Public port only.
 	ExplainNode(context.Context, *ExplainNodeRequest) (*ExplainNodeResponse, error)
+	// ListOrphans lists objects on hosts that carry our mark and that nobody wants. Objects without our mark are never listed. Public port only.
+	ListOrphans(context.Context, *ListOrphansRequest) (*ListOrphansResponse, error)
+	// AdoptOrphan makes a VM of a domain that no VM knows, placed where it lies; its guest is left as it is, and its volumes become the VM's. A VM or a volume
+	// of that id exists, the node no longer knows what it was wanted as, its pool or room is missing: FAILED_PRECONDITION. Node not connected: UNAVAILABLE.
+	// Public port only.
+	AdoptOrphan(context.Context, *AdoptOrphanRequest) (*AdoptOrphanResponse, error)
+	// RemoveOrphan removes an orphan from its host for good: a domain with its state files, or a volume with its data. It lasts until the node confirms; a
+	// repetition is OK. confirm must be what the orphan is listed as. Public port only.
+	RemoveOrphan(context.Context, *RemoveOrphanRequest) (*RemoveOrphanResponse, error)
 	// CreateJoinToken makes a single-use token with which an agent enrols. The token is shown once. Public port only.
 	CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenResponse, error)
 	// ListJoinTokens lists tokens that were neither used nor have expired, without their secrets. Public port only.
@@ -292,6 +343,15 @@ func (UnimplementedNodeServiceServer) WatchNodes(*WatchNodesRequest, grpc.Server
 }
 func (UnimplementedNodeServiceServer) ExplainNode(context.Context, *ExplainNodeRequest) (*ExplainNodeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExplainNode not implemented")
+}
+func (UnimplementedNodeServiceServer) ListOrphans(context.Context, *ListOrphansRequest) (*ListOrphansResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListOrphans not implemented")
+}
+func (UnimplementedNodeServiceServer) AdoptOrphan(context.Context, *AdoptOrphanRequest) (*AdoptOrphanResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method AdoptOrphan not implemented")
+}
+func (UnimplementedNodeServiceServer) RemoveOrphan(context.Context, *RemoveOrphanRequest) (*RemoveOrphanResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveOrphan not implemented")
 }
 func (UnimplementedNodeServiceServer) CreateJoinToken(context.Context, *CreateJoinTokenRequest) (*CreateJoinTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateJoinToken not implemented")
@@ -496,6 +556,60 @@ func _NodeService_ExplainNode_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _NodeService_ListOrphans_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListOrphansRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).ListOrphans(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_ListOrphans_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).ListOrphans(ctx, req.(*ListOrphansRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_AdoptOrphan_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(AdoptOrphanRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).AdoptOrphan(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_AdoptOrphan_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).AdoptOrphan(ctx, req.(*AdoptOrphanRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _NodeService_RemoveOrphan_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveOrphanRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServiceServer).RemoveOrphan(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: NodeService_RemoveOrphan_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServiceServer).RemoveOrphan(ctx, req.(*RemoveOrphanRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _NodeService_CreateJoinToken_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CreateJoinTokenRequest)
 	if err := dec(in); err != nil {
@@ -592,6 +706,18 @@ var NodeService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ExplainNode",
 			Handler:    _NodeService_ExplainNode_Handler,
+		},
+		{
+			MethodName: "ListOrphans",
+			Handler:    _NodeService_ListOrphans_Handler,
+		},
+		{
+			MethodName: "AdoptOrphan",
+			Handler:    _NodeService_AdoptOrphan_Handler,
+		},
+		{
+			MethodName: "RemoveOrphan",
+			Handler:    _NodeService_RemoveOrphan_Handler,
 		},
 		{
 			MethodName: "CreateJoinToken",

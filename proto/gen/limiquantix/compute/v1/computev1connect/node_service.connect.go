@@ -55,6 +55,13 @@ const (
 	NodeServiceWatchNodesProcedure = "/limiquantix.compute.v1.NodeService/WatchNodes"
 	// NodeServiceExplainNodeProcedure is the fully-qualified name of the NodeService's ExplainNode RPC.
 	NodeServiceExplainNodeProcedure = "/limiquantix.compute.v1.NodeService/ExplainNode"
+	// NodeServiceListOrphansProcedure is the fully-qualified name of the NodeService's ListOrphans RPC.
+	NodeServiceListOrphansProcedure = "/limiquantix.compute.v1.NodeService/ListOrphans"
+	// NodeServiceAdoptOrphanProcedure is the fully-qualified name of the NodeService's AdoptOrphan RPC.
+	NodeServiceAdoptOrphanProcedure = "/limiquantix.compute.v1.NodeService/AdoptOrphan"
+	// NodeServiceRemoveOrphanProcedure is the fully-qualified name of the NodeService's RemoveOrphan
+	// RPC.
+	NodeServiceRemoveOrphanProcedure = "/limiquantix.compute.v1.NodeService/RemoveOrphan"
 	// NodeServiceCreateJoinTokenProcedure is the fully-qualified name of the NodeService's
 	// CreateJoinToken RPC.
 	NodeServiceCreateJoinTokenProcedure = "/limiquantix.compute.v1.NodeService/CreateJoinToken"
@@ -90,6 +97,15 @@ type NodeServiceClient interface {
 	WatchNodes(context.Context, *connect.Request[v1.WatchNodesRequest]) (*connect.ServerStreamForClient[v1.WatchNodesResponse], error)
 	// ExplainNode says whether a node is as it should be, and if not why and whom it waits for. Public port only.
 	ExplainNode(context.Context, *connect.Request[v1.ExplainNodeRequest]) (*connect.Response[v1.ExplainNodeResponse], error)
+	// ListOrphans lists objects on hosts that carry our mark and that nobody wants. Objects without our mark are never listed. Public port only.
+	ListOrphans(context.Context, *connect.Request[v1.ListOrphansRequest]) (*connect.Response[v1.ListOrphansResponse], error)
+	// AdoptOrphan makes a VM of a domain that no VM knows, placed where it lies; its guest is left as it is, and its volumes become the VM's. A VM or a volume
+	// of that id exists, the node no longer knows what it was wanted as, its pool or room is missing: FAILED_PRECONDITION. Node not connected: UNAVAILABLE.
+	// Public port only.
+	AdoptOrphan(context.Context, *connect.Request[v1.AdoptOrphanRequest]) (*connect.Response[v1.AdoptOrphanResponse], error)
+	// RemoveOrphan removes an orphan from its host for good: a domain with its state files, or a volume with its data. It lasts until the node confirms; a
+	// repetition is OK. confirm must be what the orphan is listed as. Public port only.
+	RemoveOrphan(context.Context, *connect.Request[v1.RemoveOrphanRequest]) (*connect.Response[v1.RemoveOrphanResponse], error)
 	// CreateJoinToken makes a single-use token with which an agent enrols. The token is shown once. Public port only.
 	CreateJoinToken(context.Context, *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error)
 	// ListJoinTokens lists tokens that were neither used nor have expired, without their secrets. Public port only.
@@ -169,6 +185,24 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithSchema(nodeServiceMethods.ByName("ExplainNode")),
 			connect.WithClientOptions(opts...),
 		),
+		listOrphans: connect.NewClient[v1.ListOrphansRequest, v1.ListOrphansResponse](
+			httpClient,
+			baseURL+NodeServiceListOrphansProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("ListOrphans")),
+			connect.WithClientOptions(opts...),
+		),
+		adoptOrphan: connect.NewClient[v1.AdoptOrphanRequest, v1.AdoptOrphanResponse](
+			httpClient,
+			baseURL+NodeServiceAdoptOrphanProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("AdoptOrphan")),
+			connect.WithClientOptions(opts...),
+		),
+		removeOrphan: connect.NewClient[v1.RemoveOrphanRequest, v1.RemoveOrphanResponse](
+			httpClient,
+			baseURL+NodeServiceRemoveOrphanProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("RemoveOrphan")),
+			connect.WithClientOptions(opts...),
+		),
 		createJoinToken: connect.NewClient[v1.CreateJoinTokenRequest, v1.CreateJoinTokenResponse](
 			httpClient,
 			baseURL+NodeServiceCreateJoinTokenProcedure,
@@ -202,6 +236,9 @@ type nodeServiceClient struct {
 	uncordonNode    *connect.Client[v1.UncordonNodeRequest, v1.UncordonNodeResponse]
 	watchNodes      *connect.Client[v1.WatchNodesRequest, v1.WatchNodesResponse]
 	explainNode     *connect.Client[v1.ExplainNodeRequest, v1.ExplainNodeResponse]
+	listOrphans     *connect.Client[v1.ListOrphansRequest, v1.ListOrphansResponse]
+	adoptOrphan     *connect.Client[v1.AdoptOrphanRequest, v1.AdoptOrphanResponse]
+	removeOrphan    *connect.Client[v1.RemoveOrphanRequest, v1.RemoveOrphanResponse]
 	createJoinToken *connect.Client[v1.CreateJoinTokenRequest, v1.CreateJoinTokenResponse]
 	listJoinTokens  *connect.Client[v1.ListJoinTokensRequest, v1.ListJoinTokensResponse]
 	deleteJoinToken *connect.Client[v1.DeleteJoinTokenRequest, v1.DeleteJoinTokenResponse]
@@ -257,6 +294,21 @@ func (c *nodeServiceClient) ExplainNode(ctx context.Context, req *connect.Reques
 	return c.explainNode.CallUnary(ctx, req)
 }
 
+// ListOrphans calls limiquantix.compute.v1.NodeService.ListOrphans.
+func (c *nodeServiceClient) ListOrphans(ctx context.Context, req *connect.Request[v1.ListOrphansRequest]) (*connect.Response[v1.ListOrphansResponse], error) {
+	return c.listOrphans.CallUnary(ctx, req)
+}
+
+// AdoptOrphan calls limiquantix.compute.v1.NodeService.AdoptOrphan.
+func (c *nodeServiceClient) AdoptOrphan(ctx context.Context, req *connect.Request[v1.AdoptOrphanRequest]) (*connect.Response[v1.AdoptOrphanResponse], error) {
+	return c.adoptOrphan.CallUnary(ctx, req)
+}
+
+// RemoveOrphan calls limiquantix.compute.v1.NodeService.RemoveOrphan.
+func (c *nodeServiceClient) RemoveOrphan(ctx context.Context, req *connect.Request[v1.RemoveOrphanRequest]) (*connect.Response[v1.RemoveOrphanResponse], error) {
+	return c.removeOrphan.CallUnary(ctx, req)
+}
+
 // CreateJoinToken calls limiquantix.compute.v1.NodeService.CreateJoinToken.
 func (c *nodeServiceClient) CreateJoinToken(ctx context.Context, req *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error) {
 	return c.createJoinToken.CallUnary(ctx, req)
@@ -296,6 +348,15 @@ type NodeServiceHandler interface {
 	WatchNodes(context.Context, *connect.Request[v1.WatchNodesRequest], *connect.ServerStream[v1.WatchNodesResponse]) error
 	// ExplainNode says whether a node is as it should be, and if not why and whom it waits for. Public port only.
 	ExplainNode(context.Context, *connect.Request[v1.ExplainNodeRequest]) (*connect.Response[v1.ExplainNodeResponse], error)
+	// ListOrphans lists objects on hosts that carry our mark and that nobody wants. Objects without our mark are never listed. Public port only.
+	ListOrphans(context.Context, *connect.Request[v1.ListOrphansRequest]) (*connect.Response[v1.ListOrphansResponse], error)
+	// AdoptOrphan makes a VM of a domain that no VM knows, placed where it lies; its guest is left as it is, and its volumes become the VM's. A VM or a volume
+	// of that id exists, the node no longer knows what it was wanted as, its pool or room is missing: FAILED_PRECONDITION. Node not connected: UNAVAILABLE.
+	// Public port only.
+	AdoptOrphan(context.Context, *connect.Request[v1.AdoptOrphanRequest]) (*connect.Response[v1.AdoptOrphanResponse], error)
+	// RemoveOrphan removes an orphan from its host for good: a domain with its state files, or a volume with its data. It lasts until the node confirms; a
+	// repetition is OK. confirm must be what the orphan is listed as. Public port only.
+	RemoveOrphan(context.Context, *connect.Request[v1.RemoveOrphanRequest]) (*connect.Response[v1.RemoveOrphanResponse], error)
 	// CreateJoinToken makes a single-use token with which an agent enrols. The token is shown once. Public port only.
 	CreateJoinToken(context.Context, *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error)
 	// ListJoinTokens lists tokens that were neither used nor have expired, without their secrets. Public port only.
@@ -371,6 +432,24 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithSchema(nodeServiceMethods.ByName("ExplainNode")),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceListOrphansHandler := connect.NewUnaryHandler(
+		NodeServiceListOrphansProcedure,
+		svc.ListOrphans,
+		connect.WithSchema(nodeServiceMethods.ByName("ListOrphans")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeServiceAdoptOrphanHandler := connect.NewUnaryHandler(
+		NodeServiceAdoptOrphanProcedure,
+		svc.AdoptOrphan,
+		connect.WithSchema(nodeServiceMethods.ByName("AdoptOrphan")),
+		connect.WithHandlerOptions(opts...),
+	)
+	nodeServiceRemoveOrphanHandler := connect.NewUnaryHandler(
+		NodeServiceRemoveOrphanProcedure,
+		svc.RemoveOrphan,
+		connect.WithSchema(nodeServiceMethods.ByName("RemoveOrphan")),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeServiceCreateJoinTokenHandler := connect.NewUnaryHandler(
 		NodeServiceCreateJoinTokenProcedure,
 		svc.CreateJoinToken,
@@ -411,6 +490,12 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceWatchNodesHandler.ServeHTTP(w, r)
 		case NodeServiceExplainNodeProcedure:
 			nodeServiceExplainNodeHandler.ServeHTTP(w, r)
+		case NodeServiceListOrphansProcedure:
+			nodeServiceListOrphansHandler.ServeHTTP(w, r)
+		case NodeServiceAdoptOrphanProcedure:
+			nodeServiceAdoptOrphanHandler.ServeHTTP(w, r)
+		case NodeServiceRemoveOrphanProcedure:
+			nodeServiceRemoveOrphanHandler.ServeHTTP(w, r)
 		case NodeServiceCreateJoinTokenProcedure:
 			nodeServiceCreateJoinTokenHandler.ServeHTTP(w, r)
 		case NodeServiceListJoinTokensProcedure:
@@ -464,6 +549,18 @@ func (UnimplementedNodeServiceHandler) WatchNodes(context.Context, *connect.Requ
 
 func (UnimplementedNodeServiceHandler) ExplainNode(context.Context, *connect.Request[v1.ExplainNodeRequest]) (*connect.Response[v1.ExplainNodeResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("limiquantix.compute.v1.NodeService.ExplainNode is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) ListOrphans(context.Context, *connect.Request[v1.ListOrphansRequest]) (*connect.Response[v1.ListOrphansResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("limiquantix.compute.v1.NodeService.ListOrphans is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) AdoptOrphan(context.Context, *connect.Request[v1.AdoptOrphanRequest]) (*connect.Response[v1.AdoptOrphanResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("limiquantix.compute.v1.NodeService.AdoptOrphan is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) RemoveOrphan(context.Context, *connect.Request[v1.RemoveOrphanRequest]) (*connect.Response[v1.RemoveOrphanResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("limiquantix.compute.v1.NodeService.RemoveOrphan is not implemented"))
 }
 
 func (UnimplementedNodeServiceHandler) CreateJoinToken(context.Context, *connect.Request[v1.CreateJoinTokenRequest]) (*connect.Response[v1.CreateJoinTokenResponse], error) {
