@@ -31,6 +31,7 @@ var (
 	bucketRecords = []byte("records")
 	bucketDesired = []byte("desired")
 	bucketFormer  = []byte("former")
+	bucketCheck   = []byte("check")
 )
 
 // Recovery says what Open found.
@@ -108,22 +109,36 @@ func load(path string, log *slog.Logger) (s *Store, err error) {
 			closeQuietly(db)
 		}
 	}()
+	if err = checkMetas(path); err != nil {
+		return nil, err
+	}
 	if db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType}); err != nil {
 		return nil, err
 	}
 	s = &Store{db: db, log: log, records: map[Key]Record{}, dirty: map[Key]bool{}, desired: map[string][]byte{}, former: map[string][]byte{}}
+	if err = db.View(readable); err != nil {
+		return nil, err
+	}
 	if err = db.View(checkAll); err != nil {
 		return nil, err
 	}
 	err = db.Update(func(tx *bbolt.Tx) error {
-		for _, b := range [][]byte{bucketRecords, bucketDesired, bucketFormer} {
+		for _, b := range [][]byte{bucketRecords, bucketDesired, bucketFormer, bucketCheck} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
 		}
+		if err := verify(tx); err != nil {
+			return err
+		}
 		return s.read(tx)
 	})
 	return s, err
+}
+
+// readable reads all of the file on this goroutine, where a fault is an error; bbolt's own check runs on another, where it would end the process.
+func readable(tx *bbolt.Tx) error {
+	return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error { return b.ForEach(func(_, _ []byte) error { return nil }) })
 }
 
 func checkAll(tx *bbolt.Tx) error {
@@ -279,20 +294,24 @@ type changes struct {
 // write makes all changes, or none.
 func (s *Store) write(all ...changes) error {
 	return s.db.Update(func(tx *bbolt.Tx) error {
+		sum := storedSum(tx)
 		for _, c := range all {
 			b := tx.Bucket(c.bucket)
 			for k, v := range c.puts {
+				sum.fold(c.bucket, []byte(k), b.Get([]byte(k)))
+				sum.fold(c.bucket, []byte(k), v)
 				if err := b.Put([]byte(k), v); err != nil {
 					return err
 				}
 			}
 			for _, k := range c.dels {
+				sum.fold(c.bucket, []byte(k), b.Get([]byte(k)))
 				if err := b.Delete([]byte(k)); err != nil {
 					return err
 				}
 			}
 		}
-		return nil
+		return sum.store(tx)
 	})
 }
 
