@@ -37,8 +37,7 @@ func (w *worker) look(ctx context.Context) error {
 		if row.Deleting || was == computev1.NodePhase_NODE_PHASE_REGISTERED {
 			continue
 		}
-		beat := w.Live.Last(row.ID)
-		alive := w.alive(was, beat, now)
+		beat, alive := w.heard(row.ID, was, now)
 		if alive == (was != computev1.NodePhase_NODE_PHASE_UNKNOWN) {
 			continue
 		}
@@ -59,6 +58,17 @@ func (w *worker) look(ctx context.Context) error {
 	}
 	_, err := w.commit(ctx, outs) // what was overtaken is looked at again
 	return err
+}
+
+// heard judges a node by its last heartbeat. One that is silent again begins anew to show that it is back: else every second beat of a node that is heard of
+// less often than the timeout would make it count, until the timeout.
+func (w *worker) heard(id string, was computev1.NodePhase, now time.Time) (state.Beat, bool) {
+	beat := w.Live.Last(id)
+	if was == computev1.NodePhase_NODE_PHASE_UNKNOWN && beat.Count > 0 && now.Sub(beat.Time) > w.HeartbeatTimeout {
+		w.Live.Restart(id)
+		beat.Count = 0
+	}
+	return beat, w.alive(was, beat, now)
 }
 
 // alive judges a node. One that was heard of before this term began has a full timeout from then on.
