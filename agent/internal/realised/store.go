@@ -25,6 +25,8 @@ const (
 	markerName = "realised.made"
 	// flushDelay bounds how long a record that was only Put is in memory alone.
 	flushDelay = 20 * time.Millisecond
+	// retryDelay is when what could not be written is tried again.
+	retryDelay = time.Second
 )
 
 var (
@@ -52,6 +54,7 @@ type Store struct {
 	dirty   map[Key]bool
 	desired map[string][]byte
 	former  map[string][]byte // what was wanted once, and is not known to be gone
+	unsaved map[string]bool   // keys of desired and former that are not on disk as they are here
 	timer   *time.Timer
 	closed  bool
 	wmu     sync.Mutex // one writer at a time
@@ -115,7 +118,7 @@ func load(path string, log *slog.Logger) (s *Store, err error) {
 	if db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: 3 * time.Second, FreelistType: bbolt.FreelistMapType}); err != nil {
 		return nil, err
 	}
-	s = &Store{db: db, log: log, records: map[Key]Record{}, dirty: map[Key]bool{}, desired: map[string][]byte{}, former: map[string][]byte{}}
+	s = &Store{db: db, log: log, records: map[Key]Record{}, dirty: map[Key]bool{}, desired: map[string][]byte{}, former: map[string][]byte{}, unsaved: map[string]bool{}}
 	if err = db.View(readable); err != nil {
 		return nil, err
 	}
@@ -212,13 +215,19 @@ func (s *Store) Put(r Record) {
 	defer s.mu.Unlock()
 	s.records[r.Key()] = r
 	s.dirty[r.Key()] = true
-	if s.timer == nil && !s.closed {
-		s.timer = time.AfterFunc(flushDelay, func() {
-			if err := s.Flush(); err != nil {
-				s.log.Error("state file cannot be written", "error", err)
-			}
-		})
+	s.flushIn(flushDelay)
+}
+
+// flushIn writes what is in memory alone, later. Needs mu.
+func (s *Store) flushIn(delay time.Duration) {
+	if s.timer != nil || s.closed {
+		return
 	}
+	s.timer = time.AfterFunc(delay, func() {
+		if err := s.Flush(); err != nil {
+			s.log.Error("state file cannot be written; it is tried again", "error", err, "retry_in", retryDelay)
+		}
+	})
 }
 
 // PutNow keeps a record and returns when it is on disk. For what nobody else knows: that a reboot was issued.
@@ -243,7 +252,7 @@ func (s *Store) Delete(k Key) {
 	}
 }
 
-// Flush writes what is in memory alone.
+// Flush writes what is in memory alone. What could not be written, for want of space say, is tried again.
 func (s *Store) Flush() error {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
@@ -252,15 +261,15 @@ func (s *Store) Flush() error {
 		s.timer.Stop()
 		s.timer = nil
 	}
-	if len(s.dirty) == 0 || s.closed {
+	if len(s.dirty)+len(s.unsaved) == 0 || s.closed {
 		s.mu.Unlock()
 		return nil
 	}
-	puts, dels := map[string][]byte{}, []string{}
+	records := changes{bucket: bucketRecords, puts: map[string][]byte{}}
 	for k := range s.dirty {
 		r, ok := s.records[k]
 		if !ok {
-			dels = append(dels, k.String())
+			records.dels = append(records.dels, k.String())
 			continue
 		}
 		data, err := json.Marshal(r)
@@ -268,20 +277,34 @@ func (s *Store) Flush() error {
 			s.mu.Unlock()
 			return err
 		}
-		puts[k.String()] = data
+		records.puts[k.String()] = data
 	}
-	flushing := s.dirty
-	s.dirty = map[Key]bool{}
+	desired, former := changesOf(bucketDesired, s.desired, s.unsaved), changesOf(bucketFormer, s.former, s.unsaved)
+	dirty, unsaved := s.dirty, s.unsaved
+	s.dirty, s.unsaved = map[Key]bool{}, map[string]bool{}
 	s.mu.Unlock()
-	if err := s.write(changes{bucketRecords, puts, dels}); err != nil {
+	err := s.write(records, desired, former)
+	if err != nil {
 		s.mu.Lock()
-		for k := range flushing {
-			s.dirty[k] = true
-		}
-		s.mu.Unlock()
-		return err
+		defer s.mu.Unlock()
+		maps.Copy(s.dirty, dirty)
+		maps.Copy(s.unsaved, unsaved)
+		s.flushIn(retryDelay)
 	}
-	return nil
+	return err
+}
+
+// changesOf makes a bucket hold what a map holds under keys.
+func changesOf(bucket []byte, m map[string][]byte, keys map[string]bool) changes {
+	c := changes{bucket: bucket, puts: map[string][]byte{}}
+	for k := range keys {
+		if v, ok := m[k]; ok {
+			c.puts[k] = v
+		} else {
+			c.dels = append(c.dels, k)
+		}
+	}
+	return c
 }
 
 // changes are writes to one bucket.
@@ -317,43 +340,34 @@ func (s *Store) write(all ...changes) error {
 
 // SaveDesired keeps what is wanted now, without its secrets. What is wanted no longer stays known as former, unless it is known to be gone.
 func (s *Store) SaveDesired(upserts []*agentv1.DesiredObject, removes []*agentv1.DesiredKey) error {
-	desired := changes{bucket: bucketDesired, puts: map[string][]byte{}}
-	former := changes{bucket: bucketFormer, puts: map[string][]byte{}}
+	puts := map[string][]byte{}
 	for _, o := range upserts {
 		data, err := proto.Marshal(withoutSecrets(o))
 		if err != nil {
 			return err
 		}
-		desired.puts[desiredKey(o.GetKey())] = data
+		puts[desiredKey(o.GetKey())] = data
 	}
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
 	s.mu.Lock()
-	for k, v := range desired.puts {
-		if _, was := s.former[k]; was {
+	for k, v := range puts {
+		if _, was := s.former[k]; was || string(s.desired[k]) != string(v) {
 			delete(s.former, k)
-			former.dels = append(former.dels, k)
+			s.desired[k], s.unsaved[k] = v, true
 		}
-		if string(s.desired[k]) == string(v) {
-			delete(desired.puts, k)
-			continue
-		}
-		s.desired[k] = v
 	}
 	for _, key := range removes {
 		k := desiredKey(key)
-		if old, was := s.desired[k]; was && s.mayBeLeft(key) {
-			s.former[k], former.puts[k] = old, old
+		old, was := s.desired[k]
+		if was && s.mayBeLeft(key) {
+			s.former[k] = old
 		}
-		delete(s.desired, k)
-		desired.dels = append(desired.dels, k)
+		if was {
+			delete(s.desired, k)
+			s.unsaved[k] = true
+		}
 	}
-	closed := s.closed
 	s.mu.Unlock()
-	if closed || len(desired.puts)+len(desired.dels)+len(former.dels) == 0 {
-		return nil
-	}
-	return s.write(desired, former)
+	return s.Flush()
 }
 
 // mayBeLeft reports whether a VM or volume that is wanted no longer may still be on the host; mu is held.
@@ -387,20 +401,13 @@ func (s *Store) KeepFormer(keep func(*agentv1.DesiredObject) bool) error {
 	if len(all) == 0 {
 		return nil
 	}
-	s.wmu.Lock()
-	defer s.wmu.Unlock()
-	former := changes{bucket: bucketFormer}
 	s.mu.Lock()
 	for k := range all {
 		delete(s.former, k)
-		former.dels = append(former.dels, k)
+		s.unsaved[k] = true
 	}
-	closed := s.closed
 	s.mu.Unlock()
-	if closed {
-		return nil
-	}
-	return s.write(former)
+	return s.Flush()
 }
 
 // Desired returns what was wanted when it was last saved, in order of kind and id.
