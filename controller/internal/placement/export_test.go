@@ -108,5 +108,7 @@ var FindKinds = findKinds
 
 // Miscount makes the index count what is not there.
 func (x *Index) Miscount(nodeID string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	x.sched.UpsertVM(scheduler.VMInfo{ID: "nobody", NodeID: nodeID, VCPUs: 1})
 }
