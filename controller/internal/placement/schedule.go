@@ -59,9 +59,9 @@ func (q *queue) forget(id string) {
 	delete(q.noted, id)
 }
 
-// wake tries all that are parked again.
+// wake tries all that are parked again, the oldest first: ids sort by creation.
 func (q *queue) wake() {
-	for id := range q.parked {
+	for _, id := range slices.Sorted(maps.Keys(q.parked)) {
 		q.push(id)
 	}
 }

@@ -32,6 +32,9 @@ var suites = map[string]struct {
 	what  string
 }{
 	"failpoints": {"./failpoint", "TestFailpoints", "1", "every commit to the store, driver call and file write of controller and agent, found in the code by type, with every action: the process is killed before or after it, it fails, its reply is lost, it is delayed 2 s; after each everything converges within 30 s, what was acknowledged holds, claims are those of the VMs, and the reference driver's journal holds what it should and nothing else"},
+	"crowd":      {"./fault", "TestCrowdThatFitsNowhere", "10000", "so many VMs that fit nowhere: each says why, the controller rests, and a node that joins takes those that came first"},
+	"fault":      {"./fault ./e2e", "TestKillsAndStops|TestGuestsOutliveEverything", "200", "kill -9 of controller, agents and plugins of a fleet at random times, each so often, and half as many stops of 15 s, under a load of calls whose answers are kept in a ledger; then kill -9 of controller, agent, plugin and libvirtd, each so often, with two real guests"},
+	"partition":  {"./fault", "TestPartition", "1", "an agent cut off from the controller, both ways and one way, for 5 s and for 60 s, with the usual timeouts"},
 	"kills":      {"./e2e", "TestGuestsOutliveEverything", "100", "kill -9 of agent, plugin, controller and libvirtd, and restarts of the agent, each so often, in an order drawn from the seed, with two real guests; before each, calls are acknowledged that must hold after it"},
 	"leader":     {"./leader", "TestLeaderFails", "100", "two controllers on one external etcd, two agents with the reference driver, clients that create and delete through both: so often the leader is killed (kill -9), and so often it is stopped with a write of its under way, woken once the other leads, and asked for a leader's write; every acknowledged call is checked against the store, every write's fence is seen by the etcd"},
 	"slots":      {"./leader", "TestLastSlots", "1000", "64 clients create at once onto the last free slots, so often over HTTP against one controller with its own etcd, and again against two controllers on one external etcd: claims equal capacity exactly each time, and the surplus waits with a reason"},
@@ -73,7 +76,7 @@ func run() error {
 	defer func() { _ = errors.Join(table.Close(), os.Remove(table.Name())) }()
 	began := time.Now()
 	var out bytes.Buffer
-	cmd := exec.CommandContext(ctx, "go", "test", suite.pkg, "-count=1", "-v", "-timeout", "2h", "-run", "^"+suite.run+"$")
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-p=1", "-count=1", "-v", "-timeout", "2h", "-run", "^(" + suite.run + ")$"}, strings.Fields(suite.pkg)...)...)
 	cmd.Dir = filepath.Join(root, "test")
 	seed := os.Getenv(stack.SeedEnv)
 	if seed == "" {
