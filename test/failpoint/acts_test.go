@@ -48,6 +48,7 @@ var acts = []act{
 	{name: "pool goes and comes", do: actPoolGone, fresh: true},
 	{name: "guest agent", do: actGuestAgent},
 	{name: "volume shrunk by hand", do: actShrunk},
+	{name: "orphan", do: actOrphan},
 	{name: "silent node", do: actSilence},
 	{name: "token", do: actToken},
 	{name: "admin token", do: actAdminToken},
@@ -56,6 +57,7 @@ var acts = []act{
 	{name: "disk without fallocate", do: actNoFallocate, fresh: true},
 	{name: "first start", do: actFirst, fresh: true},
 	{name: "two first starts", do: actRace, fresh: true, alone: true, with: map[string]string{clusterCommit: "delay"}},
+	{name: "two first starts, a key each", do: actRaceApart, fresh: true, alone: true, with: map[string]string{clusterCommit: "delay"}},
 	{name: "fenced node", do: actFenced, fresh: true, alone: true},
 	{name: "wait", do: actWait},
 }

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -40,7 +41,12 @@ func editJournal(path string, f func(journal) error) error {
 }
 
 // actRace lets two controllers make the cluster in one etcd at once: the first holds its commit back until the second has made it.
-func actRace(ctx context.Context, r *rig) error {
+func actRace(ctx context.Context, r *rig) error { return race(ctx, r, true) }
+
+// actRaceApart is the same with a key file of each one's own: the slower one is told to copy the other's, which is done.
+func actRaceApart(ctx context.Context, r *rig) error { return race(ctx, r, false) }
+
+func race(ctx context.Context, r *rig, shared bool) error {
 	endpoint, stop, err := etcd(filepath.Join(r.dir, "etcd"))
 	if err != nil {
 		return err
@@ -55,8 +61,10 @@ func actRace(ctx context.Context, r *rig) error {
 	for _, one := range []*rig{r, second} {
 		config := fmt.Sprintf("store: {kind: etcd, endpoints: [%q]}\n", endpoint)
 		data := filepath.Join(one.dir, "controller")
-		err := errors.Join(os.WriteFile(filepath.Join(one.dir, "controller.yaml"), []byte(config), 0o600), os.MkdirAll(data, 0o700),
-			os.WriteFile(filepath.Join(data, "seal.key"), []byte(base64.RawURLEncoding.EncodeToString(key)+"\n"), 0o600))
+		err := errors.Join(os.WriteFile(filepath.Join(one.dir, "controller.yaml"), []byte(config), 0o600), os.MkdirAll(data, 0o700))
+		if shared && err == nil {
+			err = os.WriteFile(filepath.Join(data, keyFile), []byte(base64.RawURLEncoding.EncodeToString(key)+"\n"), 0o600)
+		}
 		if err != nil {
 			return err
 		}
@@ -71,11 +79,41 @@ func actRace(ctx context.Context, r *rig) error {
 	if err := second.controller.start(); err != nil {
 		return err
 	}
-	err = errors.Join(second.ready(ctx), r.ready(ctx))
+	err = second.ready(ctx)
+	if !shared && err == nil {
+		err = r.copyKey(ctx, second)
+	}
+	err = errors.Join(err, r.ready(ctx))
 	if err == nil {
 		_, err = call(ctx, second, second.nodes.ListNodes, &computev1.ListNodesRequest{})
 	}
 	return errors.Join(err, second.controller.stop(syscall.SIGTERM), r.controller.stop(syscall.SIGTERM))
+}
+
+const keyFile = "seal.key"
+
+// copyKey does what the slower controller asks for, once it does.
+func (r *rig) copyKey(ctx context.Context, from *rig) error {
+	err := r.until(ctx, "the slower controller asks for the cluster's key file", func() (bool, string) {
+		log, err := os.ReadFile(r.controller.log)
+		return err == nil && strings.Contains(string(log), keyFile), string(log)
+	})
+	if err != nil {
+		return err
+	}
+	if err := r.controller.stop(syscall.SIGKILL); err != nil {
+		return err
+	}
+	for _, name := range []string{keyFile, "admin.token"} {
+		b, err := os.ReadFile(filepath.Join(from.dir, "controller", name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(r.dir, "controller", name), b, 0o600)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return r.controller.start()
 }
 
 const clusterCommit = "controller/internal/pki/cluster.go:createCluster#1:Commit"
