@@ -71,9 +71,13 @@ fresh: ## Run CI's script on a bare Debian 12 that holds only Go, git and make
 	@test/fresh/fresh.sh
 
 .PHONY: soak
-soak: ## Run a suite at its full counts and write docs/evidence/SUITE.md: make soak SUITE=kills
+soak: ## Run a suite at its full counts and write docs/evidence/SUITE.md: make soak SUITE=fault
 	@go run ./test/cmd/lab packages
 	@go run ./test/cmd/soak $(SUITE)
+
+.PHONY: mutate
+mutate: ## Break code that holds an invariant, line by line, and want a named test to turn red
+	@cd test && go run ./cmd/mutate
 
 .PHONY: fixture
 fixture: ## Write test/testdata/state-VERSION.tar.gz, once per released version
