@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/limiquantix/limiquantix/controller/internal/placement"
@@ -32,6 +33,9 @@ type services struct {
 	Pool      *pool.Service
 	Agent     *agent.Service
 
+	// ahead is how far this controller's clock is before the real one.
+	ahead *atomic.Int64
+
 	index   *placement.Index
 	loops   *placement.Loops
 	tunnels seam.Tunnels
@@ -39,28 +43,30 @@ type services struct {
 
 func newServices(s store.Store) *services {
 	log := slog.New(slog.DiscardHandler)
-	cache, leader := state.NewCache(s, log, time.Now), &state.Leader{}
-	runner := &request.Runner{Store: s, Cache: cache, Now: time.Now}
+	ahead := &atomic.Int64{}
+	now := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	cache, leader := state.NewCache(s, log, now), &state.Leader{}
+	runner := &request.Runner{Store: s, Cache: cache, Now: now}
 	history, live := state.NewHistory(), state.NewLiveness()
 	index := placement.NewIndex(cache, scheduler.Config{OvercommitCPU: 1, OvercommitMemory: 1})
-	out := &services{Cache: cache, Leader: leader, index: index}
+	out := &services{Cache: cache, Leader: leader, index: index, ahead: ahead}
 	tunnels := func() seam.Tunnels { return out.tunnels }
-	out.Agent = agent.New(agent.Config{Store: s, Cache: cache, Leader: leader, History: history, Sealer: clearBox{}, Now: time.Now, Log: log})
+	out.Agent = agent.New(agent.Config{Store: s, Cache: cache, Leader: leader, History: history, Sealer: clearBox{}, Now: now, Log: log})
 	out.VM = vm.New(vm.Config{
 		Cache: cache, Runner: runner, Sealer: clearBox{}, Tunnels: tunnels, History: history, Explain: index, Nodes: out.Agent,
-		Now: time.Now, Log: log,
+		Now: now, Log: log,
 	})
-	out.Operation = operation.New(operation.Config{Cache: cache, Runner: runner, History: history, Now: time.Now})
+	out.Operation = operation.New(operation.Config{Cache: cache, Runner: runner, History: history, Now: now})
 	out.Node = node.New(node.Config{
 		Cache: cache, Runner: runner, Leader: leader, Live: live, CA: fakeCA{}, Timing: timing, Allocatable: index.Allocatable, Nodes: out.Agent,
-		Now: time.Now, Log: log,
+		Now: now, Log: log,
 	})
 	out.NodeAgent = node.NewAgent(out.Node)
-	out.Image = image.New(image.Config{Cache: cache, Runner: runner, Tunnels: tunnels, Now: time.Now, Log: log})
+	out.Image = image.New(image.Config{Cache: cache, Runner: runner, Tunnels: tunnels, Now: now, Log: log})
 	out.Pool = pool.New(cache)
 	out.loops = placement.New(placement.Config{
 		Store: s, Cache: cache, Index: index, Live: live, History: history, Uploading: out.Image.Uploading,
-		HeartbeatTimeout: timing.HeartbeatTimeout, HeartbeatInterval: timing.HeartbeatInterval, Now: time.Now, Log: log,
+		HeartbeatTimeout: timing.HeartbeatTimeout, HeartbeatInterval: timing.HeartbeatInterval, Now: now, Log: log,
 	})
 	return out
 }
