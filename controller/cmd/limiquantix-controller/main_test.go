@@ -16,10 +16,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/limiquantix/limiquantix/controller/internal/store/etcd/etcdtest"
 )
 
 // The test binary is the controller when it is told so: what is tested is a real process.
 func TestMain(m *testing.M) {
+	etcdtest.Main()
 	if os.Getenv("TEST_AS_CONTROLLER") == "1" {
 		main()
 		return

@@ -37,7 +37,12 @@ func openStore(ctx context.Context, cfg config.Config, log *slog.Logger) (store.
 	case len(cfg.Store.Endpoints) > 0:
 		common.Prefix = externalPrefix
 		common.ElectionTTL = leaderTTL
-		return etcd.OpenExternal(ctx, etcd.ExternalConfig{Common: common, Endpoints: cfg.Store.Endpoints})
+		external, err := externalStore(cfg.Store)
+		if err != nil {
+			return nil, err
+		}
+		external.Common = common
+		return etcd.OpenExternal(ctx, external)
 	}
 	s, err := etcd.OpenEmbedded(ctx, etcd.EmbeddedConfig{Common: common, Dir: filepath.Join(cfg.DataDir, "etcd")})
 	if errors.Is(err, syscall.EWOULDBLOCK) {

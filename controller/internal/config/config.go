@@ -44,6 +44,22 @@ type Store struct {
 	Kind string `yaml:"kind"`
 	// Endpoints are the client URLs of an etcd cluster run by others; empty = etcd inside this process, in data_dir.
 	Endpoints []string `yaml:"endpoints"`
+	// TLS is how such a cluster is reached when its endpoints are https.
+	TLS StoreTLS `yaml:"tls"`
+	// User is who the controller is to such a cluster, where it asks for users; its password is the first line of PasswordFile.
+	User string `yaml:"user"`
+	// PasswordFile holds the user's password. Both or neither.
+	PasswordFile string `yaml:"password_file"`
+}
+
+// StoreTLS names the PEM files for an etcd cluster that speaks TLS.
+type StoreTLS struct {
+	// CA holds the certificates that sign the cluster's; empty = those that the system trusts.
+	CA string `yaml:"ca"`
+	// Cert is the controller's own certificate for clusters that ask for one, Key its key. Both or neither.
+	Cert string `yaml:"cert"`
+	// Key is the key's file.
+	Key string `yaml:"key"`
 }
 
 // Scheduler says how VMs are placed.

@@ -85,6 +85,18 @@ func TestRefused(t *testing.T) {
 		"agent address":       {yaml: "agent_address: 'http://x'\n", want: []string{"agent_address"}},
 		"endpoints":           {yaml: "store: {endpoints: [nowhere]}\n", want: []string{"store.endpoints"}},
 		"memory endpoints":    {yaml: "store: {kind: memory, endpoints: ['http://a:1']}\n", want: []string{"store.endpoints"}},
+		"endpoint, path":      {yaml: "store: {endpoints: ['http://a:1/b']}\n", want: []string{"store.endpoints", "more than a host"}},
+		"endpoint, no port":   {yaml: "store: {endpoints: ['https://a']}\n", want: []string{"store.endpoints", "2379"}},
+		"endpoint, user":      {yaml: "store: {endpoints: ['https://u:geheim@a:1']}\n", want: []string{"store.endpoints", "u:xxxxx@", "store.password_file"}},
+		"http and https":      {yaml: "store: {endpoints: ['http://a:1', 'https://b:1']}\n", want: []string{"store.endpoints", "some are http"}},
+		"store tls, http":     {yaml: "store: {endpoints: ['http://a:1'], tls: {ca: c}}\n", want: []string{"store.tls", "https://"}},
+		"store tls, half":     {yaml: "store: {endpoints: ['https://a:1'], tls: {key: k}}\n", want: []string{"store.tls", "missing"}},
+		"store tls, none":     {yaml: "store: {tls: {ca: c}, user: u, password_file: p}\n", want: []string{"store.tls.ca", "store.user", "store.password_file", "store.endpoints names none"}},
+		"store tls, memory":   {yaml: "store: {kind: memory, tls: {cert: c, key: k}}\n", want: []string{"store.tls.cert", "store.tls.key"}},
+		"store tls, key":      {yaml: "store: {tls: {cacert: c}}\n", want: []string{"line 1", `"store.tls.cacert"`, `"store.tls.cert"`}},
+		"user alone":          {yaml: "store: {endpoints: ['https://a:1'], user: u}\n", want: []string{"store.user", "password_file", "missing"}},
+		"password alone":      {yaml: "store: {endpoints: ['https://a:1'], password_file: p}\n", want: []string{"store.user", "missing"}},
+		"user in the clear":   {yaml: "store: {endpoints: ['http://10.0.0.1:2379'], user: u, password_file: p}\n", want: []string{"store.user", "in the clear", "https"}},
 		"unknown variable":    {env: "LIMIQUANTIX_CONTROLLER_LISTENN=x", want: []string{"LIMIQUANTIX_CONTROLLER_LISTENN", `did you mean "LIMIQUANTIX_CONTROLLER_LISTEN"?`}},
 		"variable's value":    {env: "LIMIQUANTIX_CONTROLLER_HEARTBEAT_INTERVAL=often", want: []string{"HEARTBEAT_INTERVAL", "often"}},
 	} {
@@ -116,5 +128,24 @@ func TestLoopbackNeedsNoTLS(t *testing.T) {
 	c.Listen, c.TLS = "0.0.0.0:8080", TLS{Cert: "c", Key: "k"}
 	if err := c.Validate(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestExternalStore(t *testing.T) {
+	t.Parallel()
+	c, err := load(t, "store:\n  endpoints: ['https://a:2379', 'https://[::1]:2379']\n  tls: {ca: /c, cert: /d}\n  user: u\n",
+		"LIMIQUANTIX_CONTROLLER_STORE_TLS_KEY=/k", "LIMIQUANTIX_CONTROLLER_STORE_PASSWORD_FILE=/p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Store{
+		Kind: StoreEtcd, Endpoints: []string{"https://a:2379", "https://[::1]:2379"},
+		TLS: StoreTLS{CA: "/c", Cert: "/d", Key: "/k"}, User: "u", PasswordFile: "/p",
+	}
+	if !reflect.DeepEqual(c.Store, want) {
+		t.Fatalf("got %+v, want %+v", c.Store, want)
+	}
+	if _, err := load(t, "store: {endpoints: ['http://127.0.0.1:2379'], user: u, password_file: p}\n"); err != nil {
+		t.Fatalf("a password on this machine: %v", err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"slices"
 	"strconv"
@@ -47,14 +46,7 @@ func (c Config) Validate() error {
 		}
 	}
 	oneOf("store.kind", c.Store.Kind, StoreEtcd, StoreMemory)
-	if c.Store.Kind == StoreMemory && len(c.Store.Endpoints) > 0 {
-		bad("store.endpoints", "only a store of kind etcd has endpoints")
-	}
-	for _, e := range c.Store.Endpoints {
-		if u, err := url.Parse(e); err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-			bad("store.endpoints", "%q is not a URL such as http://10.0.0.1:2379", e)
-		}
-	}
+	c.Store.validate(bad)
 	oneOf("scheduler.placement_strategy", c.Scheduler.PlacementStrategy, "spread", "pack", "balance")
 	ratio := func(key string, v float64) {
 		if !(v >= 0.1 && v <= 100) {

@@ -46,7 +46,7 @@ type ExternalConfig struct {
 	Common
 	// Endpoints are the client URLs of the members.
 	Endpoints []string
-	// TLS is nil for a cluster without it.
+	// TLS is for endpoints that are https; nil is the system's trust, and no certificate of our own.
 	TLS *tls.Config
 	// Username and Password are for a cluster with authentication.
 	Username, Password string

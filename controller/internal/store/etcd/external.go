@@ -2,7 +2,9 @@ package etcd
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"strings"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -19,6 +21,9 @@ func OpenExternal(ctx context.Context, cfg ExternalConfig) (*Store, error) {
 	if len(cfg.Endpoints) == 0 {
 		return nil, fmt.Errorf("%w: no etcd endpoints", store.ErrInvalid)
 	}
+	if cfg.TLS == nil {
+		cfg.TLS = tlsFor(cfg.Endpoints)
+	}
 	client, err := clientv3.New(clientv3.Config{
 		Endpoints:            cfg.Endpoints,
 		TLS:                  cfg.TLS,
@@ -30,7 +35,7 @@ func OpenExternal(ctx context.Context, cfg ExternalConfig) (*Store, error) {
 		Logger:               newZap(cfg.Logger),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open etcd client: %w: %w", store.ErrUnavailable, err)
+		return nil, cannotReach(ctx, cfg, fmt.Errorf("%w: %w", store.ErrUnavailable, err))
 	}
 	s := start(cfg.Common, client, client.Close)
 	s.endpoints = cfg.Endpoints
@@ -39,7 +44,23 @@ func OpenExternal(ctx context.Context, cfg ExternalConfig) (*Store, error) {
 	}
 	if _, err := s.List(ctx, "", store.ListOptions{Limit: 1}); err != nil {
 		_ = s.Close()
-		return nil, fmt.Errorf("reach etcd at %v: %w", cfg.Endpoints, err)
+		return nil, cannotReach(ctx, cfg, err)
 	}
 	return s, nil
+}
+
+// tlsFor is the system's trust for endpoints that are https, and nil for others.
+func tlsFor(endpoints []string) *tls.Config {
+	if strings.HasPrefix(endpoints[0], "https://") {
+		return &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	return nil
+}
+
+// cannotReach is err with what stands behind it, as far as it can be found out.
+func cannotReach(ctx context.Context, cfg ExternalConfig, err error) error {
+	if why := diagnose(ctx, cfg, err); why != nil {
+		return fmt.Errorf("reach etcd at %v: %w: %w", cfg.Endpoints, why, err)
+	}
+	return fmt.Errorf("reach etcd at %v: %w", cfg.Endpoints, err)
 }
