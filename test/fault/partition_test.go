@@ -27,7 +27,7 @@ func TestPartition(t *testing.T) {
 	interval, timeout := time.Second, 4*time.Second
 	cases := []separation{{"blink", cutBoth, 2 * time.Second}, {"both ways", cutBoth, 7 * time.Second}, {"to the controller", cutUp, 7 * time.Second}, {"to the agent", cutDown, 7 * time.Second}}
 	if soak {
-		interval, timeout = 5*time.Second, 20*time.Second // as they are unless configured
+		interval, timeout = 5*time.Second, 30*time.Second // as they are unless configured
 		cases = []separation{{"blink", cutBoth, 5 * time.Second}, {"both ways", cutBoth, time.Minute}, {"to the controller", cutUp, time.Minute}, {"to the agent", cutDown, time.Minute}}
 	}
 	f := startFleet(t, shape{nodes: 3, heartbeat: fmt.Sprintf("{interval: %s, timeout: %s}", interval, timeout), cpu: 64})
