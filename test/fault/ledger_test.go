@@ -175,8 +175,9 @@ func (l *ledger) change(vm told, request string, r *rand.Rand) told {
 		}
 	case 1:
 		next.power = computev1.PowerState_POWER_STATE_STOPPED
+		force := r.IntN(2) == 0
 		call = func(ctx context.Context) error {
-			_, err := l.f.vms.StopVM(ctx, connect.NewRequest(&computev1.StopVMRequest{Id: vm.id, RequestId: request, Force: r.IntN(2) == 0}))
+			_, err := l.f.vms.StopVM(ctx, connect.NewRequest(&computev1.StopVMRequest{Id: vm.id, RequestId: request, Force: force}))
 			return err
 		}
 	case 2:
