@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -69,7 +70,7 @@ func TestGuestsOutliveEverything(t *testing.T) {
 			t.Fatalf("round %d, %s: %v", round, victim, err)
 		}
 		if round%3 == 0 { // else the next blow falls while this one is being got over
-			if err := s.AwaitNode(t.Context()); err != nil {
+			if err := k.awaitNode(t); err != nil {
 				t.Fatalf("round %d, after %s: %v", round, victim, err)
 			}
 		}
@@ -81,7 +82,7 @@ func TestGuestsOutliveEverything(t *testing.T) {
 			}
 		}
 	}
-	if err := s.AwaitNode(t.Context()); err != nil {
+	if err := k.awaitNode(t); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"a", "b"} {
@@ -117,6 +118,32 @@ func (k *killer) order(t *testing.T) []string {
 	r := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // a seed that can be given
 	r.Shuffle(len(out), func(i, j int) { out[i], out[j] = out[j], out[i] })
 	return out
+}
+
+// awaitNode waits until the node is ready. A libvirtd that ended by itself, which one does now and then that is killed again and again, is started again,
+// as systemd would.
+func (k *killer) awaitNode(t *testing.T) error {
+	t.Helper()
+	var err error
+	for range 8 {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		err = k.s.AwaitNode(ctx)
+		cancel()
+		if err == nil {
+			return nil
+		}
+		runs, lookErr := k.s.Node.LibvirtdRuns()
+		if lookErr != nil {
+			return errors.Join(err, lookErr)
+		}
+		if !runs {
+			t.Log("libvirtd ended by itself")
+			if err := k.s.Node.StartLibvirtd(t.Context()); err != nil {
+				return err
+			}
+		}
+	}
+	return err
 }
 
 // kill returns when the victim runs again.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -62,6 +63,12 @@ func (n *Node) KillLibvirtd() error {
 		return nil
 	}
 	return fmt.Errorf("node %s runs no libvirtd", n.Name)
+}
+
+// LibvirtdRuns reports whether the node has a libvirtd.
+func (n *Node) LibvirtdRuns() (bool, error) {
+	procs, err := n.processes()
+	return slices.ContainsFunc(procs, func(p process) bool { return p.comm == "libvirtd" }), err
 }
 
 // StartLibvirtd starts libvirtd again after KillLibvirtd, and returns when it

@@ -260,8 +260,10 @@ func (s *Stack) start(name, binary string, args ...string) error {
 	cmd := exec.Command(filepath.Join(s.Bin, binary), args...)
 	if small := s.Small[name]; small.MiB > 0 { // mounted where nobody else sees it, and gone with the process
 		mount := `dir=$1 size=$2; shift 2; mkdir -p "$dir" && mount -t tmpfs -o mode=700,size="$size"m limiquantix-small "$dir" && exec "$@"`
-		cmd = exec.Command("unshare", append([]string{"-m", "--propagation", "private", "sh", "-c", mount, "sh",
-			filepath.Join(s.Dir, small.Dir), fmt.Sprint(small.MiB), filepath.Join(s.Bin, binary)}, args...)...)
+		cmd = exec.Command("unshare", append([]string{
+			"-m", "--propagation", "private", "sh", "-c", mount, "sh",
+			filepath.Join(s.Dir, small.Dir), fmt.Sprint(small.MiB), filepath.Join(s.Bin, binary),
+		}, args...)...)
 	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir}
