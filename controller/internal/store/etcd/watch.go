@@ -32,6 +32,14 @@ func (s *Store) Watch(ctx context.Context, prefix string, from int64) (store.Wat
 	if s.ctx.Err() != nil {
 		return nil, store.ErrClosed
 	}
+	if from == 0 {
+		// A member may be behind: what it holds for now can be before a commit that was acknowledged.
+		now, err := s.List(ctx, prefix, store.ListOptions{Limit: 1})
+		if err != nil {
+			return nil, fmt.Errorf("watch %s: %w", prefix, err)
+		}
+		from = now.Revision + 1
+	}
 	inner, cancel := context.WithCancel(ctx)
 	stop := context.AfterFunc(s.ctx, cancel)
 	w := &watcher{s: s, prefix: prefix, outer: ctx, cancel: func() { stop(); cancel() }}
