@@ -47,6 +47,7 @@ func crashChild(dir string) {
 // TestKillKeepsWhatWasAcknowledged kills a writing process and checks that every
 // commit it had acknowledged is there, and none by half.
 func TestKillKeepsWhatWasAcknowledged(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	child := exec.CommandContext(t.Context(), os.Args[0])
 	child.Env = append(os.Environ(), crashDir+"="+dir)

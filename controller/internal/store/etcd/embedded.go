@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"syscall"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 
@@ -50,38 +48,13 @@ func OpenEmbedded(ctx context.Context, cfg EmbeddedConfig) (_ *Store, err error)
 	now, err := s.List(ctx, "", store.ListOptions{Limit: 1})
 	if err == nil {
 		s.staleBefore = now.Revision
-		err = s.recoverSpace(ctx, server, now.Revision)
+		err = s.recoverSpace(ctx, server)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, store.ErrNoSpace) {
 		return nil, errors.Join(fmt.Errorf("start etcd in %s: %w", cfg.Dir, err), s.Close())
 	}
+	s.tasks.Go(func() { s.keepRecovering(server) })
 	return s, nil
-}
-
-// recoverSpace lifts the no-space alarm of an earlier run if the data, once
-// compacted and defragmented, is under the quota.
-func (s *Store) recoverSpace(ctx context.Context, server *embed.Etcd, revision int64) error {
-	status, err := s.Status(ctx)
-	if err != nil || !status.NoSpace {
-		return err
-	}
-	if err := s.Compact(ctx, revision); err != nil {
-		return err
-	}
-	if err := server.Server.Backend().Defrag(); err != nil {
-		return fmt.Errorf("defragment: %w", err)
-	}
-	if status, err = s.Status(ctx); err != nil || status.SizeBytes >= status.QuotaBytes {
-		return err
-	}
-	if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{
-		MemberID: uint64(server.Server.MemberID()),
-		Alarm:    pb.AlarmType_NOSPACE,
-	}); err != nil {
-		return s.explain(ctx, "lift the no-space alarm", err)
-	}
-	s.cfg.Logger.Info("store has space again", "size_bytes", status.SizeBytes, "quota_bytes", status.QuotaBytes)
-	return nil
 }
 
 // serverConfig is an etcd of one member without a listener.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/limiquantix/limiquantix/controller/internal/store"
 	"github.com/limiquantix/limiquantix/controller/internal/store/etcd"
+	"github.com/limiquantix/limiquantix/controller/internal/store/storetest"
 )
 
 func TestNothingListens(t *testing.T) {
@@ -76,6 +77,7 @@ func listeners(t *testing.T) []string {
 }
 
 func TestDirectoryIsPrivateAndLocked(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a", "b")
 	s := open(t, etcd.EmbeddedConfig{Dir: dir})
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
@@ -104,6 +106,7 @@ func TestDirectoryIsPrivateAndLocked(t *testing.T) {
 // TestRestartLeadsAtOnce checks that nobody waits for the lease of a leader that
 // cannot live any more: the one of the process before.
 func TestRestartLeadsAtOnce(t *testing.T) {
+	t.Parallel()
 	cfg := etcd.EmbeddedConfig{Dir: t.TempDir()}
 	cfg.ElectionTTL = time.Hour
 	s := open(t, cfg)
@@ -124,55 +127,76 @@ func TestRestartLeadsAtOnce(t *testing.T) {
 	}
 }
 
-// TestNoSpace fills the store, and checks that it still reads and deletes, and
-// that it takes writes again once there is space and it was started anew.
-func TestNoSpace(t *testing.T) {
-	cfg := etcd.EmbeddedConfig{Dir: t.TempDir(), QuotaBytes: 6 << 20}
-	s := open(t, cfg)
-	fill := func(i int) store.Txn {
-		return store.Txn{Ops: []store.Op{store.Put(fmt.Sprintf("fill/%d", i), make([]byte, 50_000))}}
-	}
-	full := -1
-	for i := range 1000 { // etcd counts what it has written back, with some delay
-		if _, err := s.Commit(t.Context(), []store.Txn{fill(i)}); err != nil {
-			if !errors.Is(err, store.ErrNoSpace) {
-				t.Fatal(err)
-			}
-			full = i
-			break
+// TestFullEmbedded checks that the store makes room by itself of what was deleted.
+func TestFullEmbedded(t *testing.T) {
+	t.Parallel()
+	storetest.RunFull(t, func(t *testing.T) storetest.Small {
+		return storetest.Small{Store: open(t, etcd.EmbeddedConfig{Dir: t.TempDir(), QuotaBytes: 8 << 20})}
+	})
+}
+
+// TestFullOfHistory fills the store with what nobody needs any more: it makes room by itself, without any deletion.
+func TestFullOfHistory(t *testing.T) {
+	t.Parallel()
+	s := open(t, etcd.EmbeddedConfig{Dir: t.TempDir(), QuotaBytes: 6 << 20})
+	refused := 0
+	for writes := 0; writes < 400 || refused == 0; writes++ {
+		_, err := s.Commit(t.Context(), []store.Txn{{Ops: []store.Op{store.Put("same", make([]byte, 50_000))}}})
+		switch {
+		case errors.Is(err, store.ErrNoSpace):
+			refused++
+			eventually(t, "room again", func() bool {
+				_, err := s.Commit(t.Context(), []store.Txn{{Ops: []store.Op{store.Put("same", nil)}}})
+				return err == nil
+			})
+		case err != nil:
+			t.Fatal(err)
 		}
 	}
-	if full < 1 {
-		t.Fatal("the quota was never reached")
+}
+
+// TestFullThenStarted checks that a store that was closed full takes deletions after a start, and then writes.
+func TestFullThenStarted(t *testing.T) {
+	t.Parallel()
+	cfg := etcd.EmbeddedConfig{Dir: t.TempDir(), QuotaBytes: 6 << 20}
+	s := open(t, cfg)
+	put := func(i int) error {
+		_, err := s.Commit(t.Context(), []store.Txn{{Ops: []store.Op{store.Put(fmt.Sprintf("fill/%d", i), make([]byte, 50_000))}}})
+		return err
 	}
-	status, err := s.Status(t.Context())
-	if err != nil || !status.NoSpace || status.QuotaBytes != cfg.QuotaBytes {
-		t.Fatalf("status of a full store: %+v, %v", status, err)
-	}
-	if _, err := s.Get(t.Context(), "fill/0"); err != nil {
-		t.Fatalf("a full store does not read: %v", err)
-	}
-	res, err := s.Commit(t.Context(), []store.Txn{
-		fill(1000),
-		{Ops: []store.Op{store.DeletePrefix("fill/")}},
-		{Ops: []store.Op{store.Delete("none")}},
-	})
-	if !errors.Is(err, store.ErrNoSpace) || !errors.Is(res[0].Err, store.ErrNoSpace) || !res[1].Succeeded || !res[2].Succeeded {
-		t.Fatalf("a full store: %+v, %v", res, err)
+	for i := 0; ; i++ {
+		if err := put(i); errors.Is(err, store.ErrNoSpace) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	s = open(t, cfg)
-	if _, err := s.Commit(t.Context(), []store.Txn{fill(0)}); err != nil {
-		t.Fatalf("after making space: %v", err)
+	if err := put(1000); !errors.Is(err, store.ErrNoSpace) {
+		t.Fatalf("still full: %v", err)
 	}
-	if status, err := s.Status(t.Context()); err != nil || status.NoSpace {
-		t.Fatalf("status with space: %+v, %v", status, err)
+	if _, err := s.Commit(t.Context(), []store.Txn{{Ops: []store.Op{store.DeletePrefix("fill/")}}}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "room after the deletion", func() bool { return put(0) == nil })
+}
+
+func eventually(t *testing.T, what string, so func() bool) {
+	t.Helper()
+	pause := time.NewTicker(20 * time.Millisecond)
+	defer pause.Stop()
+	for deadline := time.Now().Add(30 * time.Second); !so(); <-pause.C {
+		if time.Now().After(deadline) {
+			t.Fatal("never: " + what)
+		}
 	}
 }
 
 func TestDefragmentAtStart(t *testing.T) {
+	t.Parallel()
 	cfg := etcd.EmbeddedConfig{Dir: t.TempDir(), DefragThresholdBytes: 2 << 20}
 	s := open(t, cfg)
 	for i := range 8 {

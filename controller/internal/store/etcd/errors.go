@@ -21,7 +21,11 @@ func (s *Store) explain(ctx context.Context, what string, err error) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("%s: %w", what, ctx.Err())
 	}
-	return fmt.Errorf("%s: %w: %w", what, class(err), err)
+	kind := class(err)
+	if errors.Is(kind, store.ErrNoSpace) {
+		s.full.Store(true)
+	}
+	return fmt.Errorf("%s: %w: %w", what, kind, err)
 }
 
 func class(err error) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -31,6 +32,8 @@ type Store struct {
 	staleBefore int64
 	// space guards the disk of an embedded etcd; nil for others.
 	space *space
+	// full is set once etcd has refused a write for want of space, until it was recovered.
+	full atomic.Bool
 	// shutdown ends what is under the client.
 	shutdown func() error
 

@@ -8,10 +8,15 @@ import (
 
 	"github.com/limiquantix/limiquantix/controller/internal/store"
 	"github.com/limiquantix/limiquantix/controller/internal/store/etcd"
+	"github.com/limiquantix/limiquantix/controller/internal/store/etcd/etcdtest"
 	"github.com/limiquantix/limiquantix/controller/internal/store/storetest"
 )
 
+// countEnv says how often tests that count repeat what they do; unset is as often as a quick run needs.
+const countEnv = "LIMIQUANTIX_TEST_COUNT"
+
 func TestMain(m *testing.M) {
+	etcdtest.Main()
 	if dir := os.Getenv(crashDir); dir != "" {
 		crashChild(dir)
 		return
@@ -34,6 +39,7 @@ func open(tb testing.TB, cfg etcd.EmbeddedConfig) *etcd.Store {
 }
 
 func TestConformanceEmbedded(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T) storetest.Subject {
 		cfg := etcd.EmbeddedConfig{Dir: t.TempDir()}
 		s := open(t, cfg)

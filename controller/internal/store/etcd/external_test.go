@@ -3,48 +3,20 @@ package etcd_test
 import (
 	"context"
 	"errors"
-	"net/url"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
 	"github.com/limiquantix/limiquantix/controller/internal/store"
 	"github.com/limiquantix/limiquantix/controller/internal/store/etcd"
+	"github.com/limiquantix/limiquantix/controller/internal/store/etcd/etcdtest"
 	"github.com/limiquantix/limiquantix/controller/internal/store/storetest"
 )
-
-// cluster runs an etcd that listens on a unix socket, with etcd's own limits,
-// and returns its endpoint.
-func cluster(t *testing.T) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("", "etcd") // a socket's path must be short
-	if err != nil {
-		t.Fatal(err)
-	}
-	socket := url.URL{Scheme: "unix", Path: filepath.Join(dir, "c")}
-	cfg := embed.NewConfig()
-	cfg.Dir = filepath.Join(dir, "data")
-	cfg.ListenPeerUrls = nil
-	cfg.ListenClientUrls, cfg.AdvertiseClientUrls = []url.URL{socket}, []url.URL{socket}
-	cfg.TickMs, cfg.ElectionMs = 20, 100
-	cfg.EnableGRPCGateway = false
-	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.NewNop())
-	server, err := embed.StartEtcd(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		server.Close()
-		_ = os.RemoveAll(dir)
-	})
-	<-server.Server.ReadyNotify()
-	return socket.String()
-}
 
 func openExternal(t *testing.T, cfg etcd.ExternalConfig) *etcd.Store {
 	t.Helper()
@@ -56,10 +28,15 @@ func openExternal(t *testing.T, cfg etcd.ExternalConfig) *etcd.Store {
 	return s
 }
 
-func TestConformanceExternal(t *testing.T) {
+// on runs the suite on a cluster: each check has keys of its own in it.
+func on(t *testing.T, cluster *etcdtest.Cluster, before func(check int)) {
+	t.Helper()
+	check := 0
 	storetest.Run(t, func(t *testing.T) storetest.Subject {
-		cfg := etcd.ExternalConfig{Endpoints: []string{cluster(t)}}
-		cfg.Prefix = "/limiquantix/"
+		check++
+		before(check)
+		cfg := etcd.ExternalConfig{Endpoints: cluster.Endpoints()}
+		cfg.Prefix = fmt.Sprintf("/limiquantix/%d/", check)
 		cfg.ElectionTTL = 2 * time.Second
 		s := openExternal(t, cfg)
 		return storetest.Subject{Store: s, Reopen: func() store.Store {
@@ -71,12 +48,69 @@ func TestConformanceExternal(t *testing.T) {
 	})
 }
 
+func TestConformanceExternal(t *testing.T) {
+	t.Parallel()
+	on(t, etcdtest.Start(t, etcdtest.Options{}), func(int) {})
+}
+
+// TestConformanceOneOfThreeDead runs the suite on a cluster of three of which one is dead, now this one and now that.
+func TestConformanceOneOfThreeDead(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t, etcdtest.Options{Members: 3})
+	dead := 0
+	cluster.Kill(dead)
+	on(t, cluster, func(check int) {
+		if check%5 != 0 && os.Getenv(countEnv) == "" {
+			return
+		}
+		cluster.Restart(dead)
+		dead = (dead + 1) % cluster.Size()
+		cluster.Kill(dead)
+	})
+}
+
+// TestFullExternal checks that a full cluster is used again, without a restart, once its operator has made room.
+func TestFullExternal(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t, etcdtest.Options{QuotaBytes: 8 << 20})
+	storetest.RunFull(t, func(t *testing.T) storetest.Small {
+		s := openExternal(t, etcd.ExternalConfig{Endpoints: cluster.Endpoints()})
+		return storetest.Small{Store: s, MakeRoom: func() { makeRoom(t, cluster) }}
+	})
+}
+
+// makeRoom does what docs/operations.md tells an operator to do.
+func makeRoom(t *testing.T, cluster *etcdtest.Cluster) {
+	t.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: cluster.Endpoints(), Logger: zap.NewNop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	res, err := c.Get(t.Context(), "none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Compact(t.Context(), res.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	for _, endpoint := range cluster.Endpoints() {
+		if _, err := c.Defragment(t.Context(), endpoint); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.AlarmDisarm(t.Context(), &clientv3.AlarmMember{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestPrefixKeepsToItself(t *testing.T) {
-	endpoint := cluster(t)
-	cfg := etcd.ExternalConfig{Endpoints: []string{endpoint}}
+	t.Parallel()
+	endpoints := etcdtest.Start(t, etcdtest.Options{}).Endpoints()
+	cfg := etcd.ExternalConfig{Endpoints: endpoints}
 	cfg.Prefix = "/ours/"
 	s := openExternal(t, cfg)
-	other, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Logger: zap.NewNop()})
+	other, err := clientv3.New(clientv3.Config{Endpoints: endpoints, Logger: zap.NewNop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,6 +131,7 @@ func TestPrefixKeepsToItself(t *testing.T) {
 }
 
 func TestUnreachableCluster(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	cfg := etcd.ExternalConfig{Endpoints: []string{"unix://" + filepath.Join(t.TempDir(), "none")}}

@@ -61,6 +61,7 @@ func (s *Store) refuse(txn store.Txn) error {
 		}
 	}
 	if q := s.opts.QuotaBytes; q > 0 && txn.Puts() && s.size+int64(txn.Bytes()) > q {
+		s.full = true
 		return fmt.Errorf("%w: %d of %d bytes in use", store.ErrNoSpace, s.size, q)
 	}
 	return nil
@@ -68,6 +69,7 @@ func (s *Store) refuse(txn store.Txn) error {
 
 // write does operations as one revision, if they change anything.
 func (s *Store) write(ops []store.Op) {
+	before := s.size
 	batch := store.Batch{Revision: s.revision + 1}
 	for _, op := range ops {
 		switch op.Kind {
@@ -86,6 +88,7 @@ func (s *Store) write(ops []store.Op) {
 	if len(batch.Events) == 0 {
 		return
 	}
+	s.full = s.full && s.size >= before
 	s.revision = batch.Revision
 	s.history = append(s.history, batch)
 	if excess := len(s.history) - s.opts.History; excess > 0 {

@@ -54,6 +54,7 @@ type Store struct {
 	keys      index
 	history   []store.Batch // what each revision changed, ascending
 	size      int64
+	full      bool // the last write was refused, and nothing has shrunk since
 	leases    map[store.LeaseID]*lease
 	lastLease store.LeaseID
 	changed   chan struct{} // closed and replaced with each revision
@@ -142,7 +143,7 @@ func (s *Store) Status(ctx context.Context) (store.Status, error) {
 		InUseBytes: s.size,
 		QuotaBytes: s.opts.QuotaBytes,
 	}
-	if s.opts.QuotaBytes > 0 && s.size >= s.opts.QuotaBytes {
+	if s.full {
 		status.NoSpace, status.Reason = true, fmt.Sprintf("%d of %d bytes of its quota are in use", s.size, s.opts.QuotaBytes)
 	}
 	return status, nil
