@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	connectrpc.com/connect v1.21.1
 	connectrpc.com/grpcreflect v1.3.0
+	github.com/anishathalye/porcupine v1.3.1
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/limiquantix/limiquantix/proto v0.0.0-00010101000000-000000000000
 	github.com/prometheus/client_golang v1.25.0

@@ -17,8 +17,8 @@ const countEnv = "LIMIQUANTIX_TEST_COUNT"
 
 func TestMain(m *testing.M) {
 	etcdtest.Main()
-	if dir := os.Getenv(crashDir); dir != "" {
-		crashChild(dir)
+	if on := os.Getenv(crashOn); on != "" {
+		crashChild(on)
 		return
 	}
 	goleak.VerifyTestMain(m)

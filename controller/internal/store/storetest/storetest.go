@@ -44,6 +44,7 @@ func Run(t *testing.T, open Factory) {
 		{"NoWriteSkew", noWriteSkew},
 		{"CompareAndSwapRace", compareAndSwapRace},
 		{"CountersOfManyCallers", countersOfManyCallers},
+		{"Linearizable", linearizable},
 		{"LargeTransactions", largeTransactions},
 		{"CancelledContext", cancelledContext},
 		{"WatchFromOldRevision", watchFromOldRevision},
