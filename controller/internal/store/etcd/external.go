@@ -8,6 +8,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/limiquantix/limiquantix/controller/internal/store"
@@ -32,6 +34,7 @@ func OpenExternal(ctx context.Context, cfg ExternalConfig) (*Store, error) {
 		DialTimeout:          cfg.RequestTimeout,
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 5 * time.Second,
+		DialOptions:          []grpc.DialOption{grpc.WithConnectParams(reconnect())},
 		Logger:               newZap(cfg.Logger),
 	})
 	if err != nil {
@@ -47,6 +50,14 @@ func OpenExternal(ctx context.Context, cfg ExternalConfig) (*Store, error) {
 		return nil, cannotReach(ctx, cfg, err)
 	}
 	return s, nil
+}
+
+// reconnect has a cluster that was away used within seconds after it is back: gRPC by itself waits longer and longer, up to two minutes, and a
+// leader would lose its lease meanwhile.
+func reconnect() grpc.ConnectParams {
+	wait := backoff.DefaultConfig
+	wait.BaseDelay, wait.MaxDelay = 100*time.Millisecond, 2*time.Second
+	return grpc.ConnectParams{Backoff: wait, MinConnectTimeout: 5 * time.Second}
 }
 
 // tlsFor is the system's trust for endpoints that are https, and nil for others.

@@ -1,6 +1,7 @@
 package etcd_test
 
 import (
+	"errors"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -33,6 +34,18 @@ func TestHistoryWhileMembersDie(t *testing.T) {
 		}
 		dead = r.IntN(cluster.Size())
 		cluster.Kill(dead)
+	})
+}
+
+// TestHistoryWhileMembersStumble stops one of three members for a moment, again and again: it comes back with old data, and must not tell of it.
+func TestHistoryWhileMembersStumble(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t, etcdtest.Options{Members: 3})
+	history(t, cluster, storetest.Count(t, 10), func(r *rand.Rand) {
+		i := r.IntN(cluster.Size())
+		cluster.Pause(i)
+		<-time.After(time.Duration(50+r.IntN(200)) * time.Millisecond)
+		cluster.Resume(i)
 	})
 }
 
@@ -85,5 +98,34 @@ func history(t *testing.T, cluster *etcdtest.Cluster, faults int, fail func(*ran
 	led := []store.Txn{{Conditions: []store.Condition{leader.Fence()}, Ops: []store.Op{store.Put("led", nil)}}}
 	if res, err := s.Commit(t.Context(), led); err != nil || !res[0].Succeeded {
 		t.Errorf("the leader's write: %+v, %v", res, err)
+	}
+	if err := leader.Resign(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestSoonBackAfterOutage checks that a cluster is used soon after it came back, however long it was away.
+func TestSoonBackAfterOutage(t *testing.T) {
+	t.Parallel()
+	cluster := etcdtest.Start(t, etcdtest.Options{})
+	cfg := etcd.ExternalConfig{Endpoints: cluster.Endpoints()}
+	cfg.RequestTimeout = time.Second
+	s := openExternal(t, cfg)
+	cluster.Kill(0)
+	away := time.Now().Add(11 * time.Second) // by then the wait between tries has grown
+	eventually(t, "the end of the outage", func() bool {
+		if _, err := s.List(t.Context(), "", store.ListOptions{}); !errors.Is(err, store.ErrUnavailable) {
+			t.Fatalf("from a dead cluster: %v", err)
+		}
+		return time.Now().After(away)
+	})
+	cluster.Restart(0)
+	back := time.Now()
+	eventually(t, "an answer", func() bool {
+		_, err := s.List(t.Context(), "", store.ListOptions{})
+		return err == nil
+	})
+	if took := time.Since(back); took > 3*time.Second {
+		t.Errorf("used again %v after it was back", took)
 	}
 }
