@@ -1,6 +1,7 @@
 package etcd_test
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -50,4 +51,26 @@ func TestConformanceEmbedded(t *testing.T) {
 			return open(t, cfg)
 		}}
 	})
+}
+
+// TestGroupCommit checks that transactions which have nothing to do with each other are made durable together.
+func TestGroupCommit(t *testing.T) {
+	t.Parallel()
+	s := open(t, etcd.EmbeddedConfig{Dir: t.TempDir()})
+	const n = 256
+	txns := make([]store.Txn, n)
+	for i := range txns {
+		txns[i].Ops = []store.Op{store.Put(fmt.Sprintf("g/%d", i), nil)}
+	}
+	res, err := s.Commit(t.Context(), txns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revisions := map[int64]bool{}
+	for _, r := range res {
+		revisions[r.Revision] = true
+	}
+	if len(revisions) > n/32 {
+		t.Fatalf("%d transactions took %d commits", n, len(revisions))
+	}
 }
