@@ -41,6 +41,7 @@ type fakeHost struct {
 	calls    map[string]int
 	fail     map[string]error // by method
 	hang     map[string]bool  // by method: until the deadline
+	reboots  func()           // called in a reboot, if set
 	deafTo   bool             // guests ignore shutdown requests
 	pid      int64
 	sinks    map[plugins.Sink]bool
@@ -233,6 +234,9 @@ func (h *fakeHost) RebootDomain(_ context.Context, r *driverv1.RebootDomainReque
 	d, err := h.domain(r.GetDomainId())
 	if err != nil {
 		return nil, err
+	}
+	if h.reboots != nil {
+		h.reboots()
 	}
 	return &driverv1.RebootDomainResponse{Domain: d.answer()}, nil
 }

@@ -1,6 +1,9 @@
 package daemon
 
 import (
+	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/limiquantix/limiquantix/agent/internal/realised"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
@@ -123,8 +127,16 @@ func TestRebootOnce(t *testing.T) {
 	again := func(n int64) func(*agentv1.DesiredVM) {
 		return func(v *agentv1.DesiredVM) { v.Spec.RestartGeneration = n }
 	}
+	var onDisk int64
+	l.host.do(func() { l.host.reboots = func() { onDisk = l.rebootsOnDisk() } })
 	l.ctrl.set(vm(2, again(1)))
 	l.ctrl.waitPhase(vmID, 2, phaseRunning)
+	l.host.do(func() {
+		if onDisk != 1 {
+			t.Errorf("when the reboot was issued, %d were counted on disk", onDisk)
+		}
+		l.host.reboots = nil
+	})
 	l.ctrl.wait("the reboot counted", func() bool { return l.ctrl.vms[vmID].GetStatus().GetObservedRestartGeneration() == 1 })
 	l.stop()
 	l.start() // counted on disk: not done again
@@ -147,6 +159,21 @@ func TestRebootOnce(t *testing.T) {
 	if n := l.host.count("RebootDomain"); n != 2 {
 		t.Errorf("%d reboots, want 2", n)
 	}
+}
+
+// rebootsOnDisk is what the state file, as it lies there now, says of the VM's reboots.
+func (l *lab) rebootsOnDisk() int64 {
+	copied := l.t.TempDir()
+	for _, name := range []string{"realised.db", "realised.made"} {
+		b, err := os.ReadFile(filepath.Join(l.dir, name))
+		must(l.t, err)
+		must(l.t, os.WriteFile(filepath.Join(copied, name), b, 0o600))
+	}
+	s, _, err := realised.Open(copied, slog.New(slog.DiscardHandler))
+	must(l.t, err)
+	r, _ := s.Record(realised.Key{Kind: realised.KindVM, ID: vmID})
+	must(l.t, s.Close())
+	return r.RestartDone
 }
 
 func TestRunPolicy(t *testing.T) {

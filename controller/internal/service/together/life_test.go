@@ -2,10 +2,13 @@ package together_test
 
 import (
 	"context"
+	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/limiquantix/limiquantix/controller/internal/service/caller"
@@ -286,5 +289,31 @@ func TestPhasesOfACreation(t *testing.T) {
 	r.done(resp.GetOperation().GetId())
 	if got := queued(resp.GetOperation().GetId()); !slices.Equal(got, []string{"queued", "assigned", "start"}) {
 		t.Fatalf("phases %v", got)
+	}
+}
+
+// Many sendings of one request at once have one effect: a reboot is not bound to a name that could be taken.
+func TestRequestIDAtOnce(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, newStore(t))
+	r.join("n1", 4, 1024*mib)
+	c := r.mustCreate("one", spec(128*mib))
+	id := c.GetVm().GetMeta().GetId()
+	r.done(c.GetOperation().GetId())
+	for round := range int64(20) {
+		req := &computev1.RebootVMRequest{Id: id, Force: true, RequestId: fmt.Sprintf("reboot-%d", round)}
+		var all sync.WaitGroup
+		for range 8 {
+			all.Go(func() {
+				if _, err := r.VM.RebootVM(context.Background(), connect.NewRequest(proto.CloneOf(req))); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if n := r.vm(id).GetSpec().GetRestartGeneration(); n != round+1 {
+			t.Fatalf("%d requests rebooted %d times", round+1, n)
+		}
+		r.untilPhase(id, computev1.VMPhase_VM_PHASE_RUNNING)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/service/caller"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
@@ -178,5 +179,32 @@ func TestWatchVMs(t *testing.T) {
 		if len(seen) != 2 {
 			t.Fatalf("saw %v", seen)
 		}
+	}
+}
+
+// A node that comes back smaller than what is claimed of it says that it is overcommitted.
+func TestShrunkNodeSaysSo(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, newStore(t))
+	a := r.join("n1", 4, 1024*mib)
+	r.done(r.mustCreate("one", spec(512*mib)).GetOperation().GetId())
+	over := func() metav1.ConditionStatus {
+		resp, err := r.Node.GetNode(context.Background(), connect.NewRequest(&computev1.GetNodeRequest{Id: "n1"}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return domain.Condition(resp.Msg.GetNode().GetStatus().GetConditions(), "Overcommitted").GetStatus()
+	}
+	if got := over(); got != metav1.ConditionStatus_CONDITION_STATUS_FALSE {
+		t.Fatalf("with room: %s", got)
+	}
+	_, err := r.NodeAgent.RegisterNode(a.ctx, &computev1.RegisterNodeRequest{Node: &computev1.Node{Status: &computev1.NodeStatus{
+		Resources: &computev1.NodeResources{Cpus: 4, MemoryBytes: 256 * mib},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := over(); got != metav1.ConditionStatus_CONDITION_STATUS_TRUE {
+		t.Fatalf("shrunk below its claims: %s", got)
 	}
 }
