@@ -2,6 +2,8 @@ package election_test
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -118,4 +120,34 @@ func TestStaleKeyIsRemovedAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// Of many that campaign at once for what nobody leads, one wins, however they interleave.
+func TestOneOfManyWins(t *testing.T) {
+	s := memory.Open(memory.Options{ElectionTTL: time.Minute})
+	defer func() { _ = s.Close() }()
+	for round := range 50 {
+		ctx, cancel := context.WithCancel(t.Context())
+		won := make(chan store.Leadership, 16)
+		begin := make(chan struct{})
+		var all sync.WaitGroup
+		for i := range cap(won) {
+			all.Go(func() {
+				<-begin
+				if l, err := s.Campaign(ctx, fmt.Sprint("round ", round), fmt.Sprint(i)); err == nil {
+					won <- l
+				}
+			})
+		}
+		close(begin)
+		first := <-won
+		cancel()
+		all.Wait()
+		if len(won) > 0 {
+			t.Fatalf("round %d: %d more won", round, len(won))
+		}
+		if err := first.Resign(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
