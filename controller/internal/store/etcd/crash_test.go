@@ -83,7 +83,8 @@ func killWriters(t *testing.T, on string) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(storetest.Seed(t), 0)) //nolint:gosec // to be had again
 	acknowledged := map[string]int64{}
-	for round := range storetest.Count(t, 3) {
+	kills := storetest.Count(t, 3)
+	for round := range kills {
 		last := killWriter(t, on, round, 1+r.IntN(2000), acknowledged)
 		s, err := openCrash(t.Context(), on)
 		if err != nil {
@@ -94,7 +95,7 @@ func killWriters(t *testing.T, on string) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d acknowledged transactions", len(acknowledged))
+	t.Logf("evidence: %s | %d kills, %d acknowledged transactions", t.Name(), kills, len(acknowledged))
 }
 
 // killWriter kills a child once it has acknowledged so many transactions, adds them to acknowledged, and returns the last revision.

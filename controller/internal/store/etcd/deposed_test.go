@@ -18,7 +18,7 @@ func TestCutOffLeaderIsDeposed(t *testing.T) {
 	cluster := etcdtest.Start(t, etcdtest.Options{Members: 3})
 	by := func(endpoints ...string) *etcd.Store {
 		cfg := etcd.ExternalConfig{Endpoints: endpoints}
-		cfg.ElectionTTL, cfg.RequestTimeout = 2*time.Second, 30*time.Second
+		cfg.ElectionTTL, cfg.RequestTimeout = 4*time.Second, 30*time.Second
 		return openExternal(t, cfg)
 	}
 	ends := cluster.Endpoints()

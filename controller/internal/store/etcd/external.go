@@ -56,7 +56,7 @@ func OpenExternal(ctx context.Context, cfg ExternalConfig) (*Store, error) {
 // leader would lose its lease meanwhile.
 func reconnect() grpc.ConnectParams {
 	wait := backoff.DefaultConfig
-	wait.BaseDelay, wait.MaxDelay = 100*time.Millisecond, 2*time.Second
+	wait.BaseDelay, wait.MaxDelay = 100*time.Millisecond, time.Second
 	return grpc.ConnectParams{Backoff: wait, MinConnectTimeout: 5 * time.Second}
 }
 

@@ -131,5 +131,5 @@ func (h *History) CheckFollower(t *testing.T, f *Follower) {
 			writes++
 		}
 	}
-	t.Logf("the follower saw all of %d acknowledged transactions; its watch began anew %d times", writes, f.resumed)
+	t.Logf("evidence: %s | a watch told of %d acknowledged transactions, each once and whole; it began anew %d times", t.Name(), writes, f.resumed)
 }

@@ -284,7 +284,8 @@ func (h *History) Check(t *testing.T) {
 	}
 	began := time.Now()
 	result := porcupine.CheckOperationsTimeout(model(), h.calls, 5*time.Minute)
-	t.Logf("%d calls, %d of unknown outcome: %s after %v", len(h.calls), unknown, result, time.Since(began).Round(time.Millisecond))
+	t.Logf("checked in %v", time.Since(began).Round(time.Millisecond))
+	t.Logf("evidence: %s | %d calls, %d of unknown outcome: linearizable %s", t.Name(), len(h.calls), unknown, result)
 	if result != porcupine.Ok {
 		t.Errorf("seed %d: the history is not linearizable: %s", h.opts.Seed, result)
 		for _, c := range h.calls {
