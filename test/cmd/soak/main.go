@@ -38,6 +38,7 @@ var suites = map[string]struct {
 	"kills":      {"./e2e", "TestGuestsOutliveEverything", "100", "kill -9 of agent, plugin, controller and libvirtd, and restarts of the agent, each so often, in an order drawn from the seed, with two real guests; before each, calls are acknowledged that must hold after it"},
 	"leader":     {"./leader", "TestLeaderFails", "100", "two controllers on one external etcd, two agents with the reference driver, clients that create and delete through both: so often the leader is killed (kill -9), and so often it is stopped with a write of its under way, woken once the other leads, and asked for a leader's write; every acknowledged call is checked against the store, every write's fence is seen by the etcd"},
 	"slots":      {"./leader", "TestLastSlots", "1000", "64 clients create at once onto the last free slots, so often over HTTP against one controller with its own etcd, and again against two controllers on one external etcd: claims equal capacity exactly each time, and the surplus waits with a reason"},
+	"store":      {"../controller/internal/store/etcd", "Test(History.*|Kill.*|CutOff.*|Full.*)", "100", "clients of an etcd whose members are processes of their own and are killed, stopped for a moment or for long so often (for long: a tenth), and processes that write and are killed (kill -9) so often on the same data; what clients were told must be linearizable, a watch beside them complete"},
 }
 
 // figuresOf are the rows that tests print: lines that hold "evidence: ".
