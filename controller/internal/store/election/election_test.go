@@ -122,32 +122,63 @@ func TestStaleKeyIsRemovedAtOnce(t *testing.T) {
 	})
 }
 
-// Of many that campaign at once for what nobody leads, one wins, however they interleave.
+// inStep lets many look at what is there before any of them goes on.
+type inStep struct {
+	store.Store
+	looked sync.WaitGroup
+}
+
+func (s *inStep) Get(ctx context.Context, key string) (store.KV, error) {
+	kv, err := s.Store.Get(ctx, key)
+	s.looked.Done()
+	s.looked.Wait()
+	return kv, err
+}
+
+// Of many that campaign at once for what they all saw vacant, one wins.
 func TestOneOfManyWins(t *testing.T) {
 	s := memory.Open(memory.Options{ElectionTTL: time.Minute})
 	defer func() { _ = s.Close() }()
-	for round := range 50 {
-		ctx, cancel := context.WithCancel(t.Context())
-		won := make(chan store.Leadership, 16)
-		begin := make(chan struct{})
-		var all sync.WaitGroup
-		for i := range cap(won) {
-			all.Go(func() {
-				<-begin
-				if l, err := s.Campaign(ctx, fmt.Sprint("round ", round), fmt.Sprint(i)); err == nil {
-					won <- l
-				}
-			})
-		}
-		close(begin)
-		first := <-won
-		cancel()
-		all.Wait()
-		if len(won) > 0 {
-			t.Fatalf("round %d: %d more won", round, len(won))
-		}
-		if err := first.Resign(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+	const many = 8
+	ctx, cancel := context.WithCancel(t.Context())
+	won := make(chan store.Leadership, many)
+	step := &inStep{Store: s}
+	step.looked.Add(many)
+	var all sync.WaitGroup
+	for i := range many {
+		all.Go(func() {
+			first := &firstGet{Store: s, first: step}
+			if l, err := election.Campaign(ctx, first, "one", fmt.Sprint(i), election.Options{TTL: time.Minute}); err == nil {
+				won <- l
+			}
+		})
 	}
+	winner := <-won
+	cancel()
+	all.Wait()
+	if len(won) > 0 {
+		t.Errorf("%d more won", len(won))
+	}
+	if err := winner.Resign(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// firstGet sends the first Get of one candidate to first.
+type firstGet struct {
+	store.Store
+	first *inStep
+	once  sync.Once
+}
+
+func (s *firstGet) Get(ctx context.Context, key string) (kv store.KV, err error) {
+	asked := false
+	s.once.Do(func() {
+		kv, err = s.first.Get(ctx, key)
+		asked = true
+	})
+	if asked {
+		return kv, err
+	}
+	return s.Store.Get(ctx, key)
 }
