@@ -154,6 +154,7 @@ func (e *Engine) Remove(key *agentv1.DesiredKey) {
 	e.mu.Lock()
 	delete(e.wants, k)
 	e.removed = append(e.removed, key)
+	e.orphans.left[k] = e.orphans.next()
 	switch k.Kind {
 	case realised.KindVM:
 		delete(e.vms, k.ID)

@@ -3,6 +3,7 @@ package reconcile
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -29,6 +30,7 @@ func (e *Engine) reportOrphans() {
 	}
 	news := told != e.orphans.told
 	e.orphans.told = told
+	e.orphans.forgetTurns()
 	e.mu.Unlock()
 	if err := e.store.KeepFormer(e.mayBeThere); err != nil {
 		e.log.Error("state file cannot be written", "error", err)
@@ -114,7 +116,16 @@ func (e *Engine) formerVM(id string) *agentv1.OrphanDetail {
 	return d
 }
 
-// mayBeThere reports whether what was wanted once may still be on the host: it was listed, or what would list it did not answer yet.
+// forgetTurns drops the turns that every listing has left behind: they change no answer.
+func (o *orphans) forgetTurns() {
+	if len(o.listed) == 0 {
+		return
+	}
+	oldest := slices.Min(slices.Collect(maps.Values(o.listed)))
+	maps.DeleteFunc(o.left, func(_ realised.Key, turn int) bool { return turn < oldest })
+}
+
+// mayBeThere reports whether what was wanted once may still be on the host: it was listed, or what would list it did not answer since.
 func (e *Engine) mayBeThere(o *agentv1.DesiredObject) bool {
 	k := keyOf(o.GetKey())
 	r, _ := e.store.Record(k)
@@ -122,12 +133,11 @@ func (e *Engine) mayBeThere(o *agentv1.DesiredObject) bool {
 	defer e.mu.Unlock()
 	switch k.Kind {
 	case realised.KindVM:
-		seen, listed := e.orphans.domains[r.Driver]
-		return !listed || seen[k.ID] != nil
+		return e.orphans.listed[r.Driver] <= e.orphans.left[k] || e.orphans.domains[r.Driver][k.ID] != nil
 	case realised.KindVolume:
-		seen, listed := e.orphans.volumes[o.GetVolume().GetVolume().GetSpec().GetPoolId()]
-		_, there := seen[k.ID]
-		return !listed || there
+		pool := o.GetVolume().GetVolume().GetSpec().GetPoolId()
+		_, there := e.orphans.volumes[pool][k.ID]
+		return e.orphans.listed[pool] <= e.orphans.left[k] || there
 	}
 	return false
 }

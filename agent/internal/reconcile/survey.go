@@ -19,6 +19,11 @@ type orphans struct {
 	volumes map[string]map[string]seenVolume       // by pool, id
 	since   map[string]time.Time                   // by kind/id
 	told    string                                 // what was reported last
+
+	// A listing says nothing of what was left after it began: it may be older than what is now on the host.
+	turn   int                  // counts what was left, and listings
+	left   map[realised.Key]int // when it was wanted no longer
+	listed map[string]int       // by driver or pool: when the last listing began
 }
 
 // seenVolume is a volume that a driver listed.
@@ -28,7 +33,13 @@ type seenVolume struct {
 }
 
 func newOrphans() orphans {
-	return orphans{domains: map[string]map[string]*driverv1.Domain{}, volumes: map[string]map[string]seenVolume{}, since: map[string]time.Time{}, told: "never"}
+	return orphans{domains: map[string]map[string]*driverv1.Domain{}, volumes: map[string]map[string]seenVolume{}, since: map[string]time.Time{}, told: "never", left: map[realised.Key]int{}, listed: map[string]int{}}
+}
+
+// next is the turn of a listing that begins, or of an object that is left.
+func (o *orphans) next() int {
+	o.turn++
+	return o.turn
 }
 
 func (o *orphans) gone(kind, id string) {
@@ -153,7 +164,14 @@ func (e *Engine) usablePools() []string {
 	return out
 }
 
+func (e *Engine) turn() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.orphans.next()
+}
+
 func (e *Engine) surveyDomains(ctx context.Context, driver string) {
+	turn := e.turn()
 	var list []*driverv1.Domain
 	err := e.call(ctx, driver, "", "ListDomains", shortCall, func(ctx context.Context) error {
 		r, err := e.plugins.Compute(driver).ListDomains(ctx, &driverv1.ListDomainsRequest{})
@@ -174,7 +192,7 @@ func (e *Engine) surveyDomains(ctx context.Context, driver string) {
 		e.remember(driver, d)
 	}
 	e.mu.Lock()
-	e.orphans.domains[driver] = seen
+	e.orphans.domains[driver], e.orphans.listed[driver] = seen, turn
 	for id, s := range e.vms {
 		if s.driver == driver && differs(s.domain, seen[id]) {
 			keys = append(keys, realised.Key{Kind: realised.KindVM, ID: id})
@@ -254,6 +272,7 @@ func (e *Engine) readGuests(ctx context.Context, driver string, domains map[stri
 }
 
 func (e *Engine) surveyVolumes(ctx context.Context, pool string) {
+	turn := e.turn()
 	driver, err := e.poolReady(pool)
 	if err != nil {
 		return
@@ -283,7 +302,7 @@ func (e *Engine) surveyVolumes(ctx context.Context, pool string) {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.orphans.volumes[pool] = seen
+	e.orphans.volumes[pool], e.orphans.listed[pool] = seen, turn
 }
 
 // forgetGone drops records of what was confirmed absent long ago and is not wanted.
