@@ -26,8 +26,8 @@ type Store struct {
 	watcher clientv3.Watcher
 	// endpoints are asked for the status, in turn.
 	endpoints []string
-	// connected says that a request has a chance; nil is always.
-	connected func() bool
+	// connected waits until a request has a chance, and says whether it has; nil is always.
+	connected func(ctx context.Context) bool
 	// staleBefore is for elections: see election.Options.
 	staleBefore int64
 	// space guards the disk of an embedded etcd; nil for others.

@@ -42,8 +42,14 @@ func OpenExternal(ctx context.Context, cfg ExternalConfig) (*Store, error) {
 	}
 	s := start(cfg.Common, client, client.Close)
 	s.endpoints = cfg.Endpoints
-	s.connected = func() bool {
-		return client.ActiveConnection().GetState() != connectivity.TransientFailure
+	s.connected = func(ctx context.Context) bool {
+		conn := client.ActiveConnection()
+		for conn.GetState() == connectivity.TransientFailure {
+			if !conn.WaitForStateChange(ctx, connectivity.TransientFailure) {
+				return false
+			}
+		}
+		return true
 	}
 	if _, err := s.List(ctx, "", store.ListOptions{Limit: 1}); err != nil {
 		_ = s.Close()

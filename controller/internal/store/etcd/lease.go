@@ -15,6 +15,8 @@ import (
 // a pause, for as long as it is let.
 const keepAliveTimeout = time.Second
 
+var errNotConnected = errors.New("not connected")
+
 // Grant implements store.Store. etcd counts in whole seconds.
 func (s *Store) Grant(ctx context.Context, ttl time.Duration) (store.Lease, error) {
 	if ttl <= 0 {
@@ -38,9 +40,6 @@ func (s *Store) Grant(ctx context.Context, ttl time.Duration) (store.Lease, erro
 
 // KeepAlive implements store.Store.
 func (s *Store) KeepAlive(ctx context.Context, id store.LeaseID) (time.Duration, error) {
-	if s.connected != nil && !s.connected() {
-		return 0, fmt.Errorf("keep lease alive: %w: not connected", store.ErrUnavailable)
-	}
 	call, cancel, err := s.bound(ctx)
 	if err != nil {
 		return 0, err
@@ -48,6 +47,9 @@ func (s *Store) KeepAlive(ctx context.Context, id store.LeaseID) (time.Duration,
 	defer cancel()
 	call, cancelSooner := context.WithTimeout(call, keepAliveTimeout)
 	defer cancelSooner()
+	if s.connected != nil && !s.connected(call) {
+		return 0, s.explain(ctx, "keep lease alive", errNotConnected)
+	}
 	res, err := s.lease.KeepAliveOnce(call, clientv3.LeaseID(id))
 	if err != nil {
 		return 0, s.explain(ctx, "keep lease alive", err)
