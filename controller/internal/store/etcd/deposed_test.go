@@ -41,13 +41,14 @@ func TestCutOffLeaderIsDeposed(t *testing.T) {
 	}
 
 	cluster.Pause(0)
-	late := make(chan error, 1)
+	type outcome struct {
+		res store.Result
+		err error
+	}
+	late := make(chan outcome, 1)
 	go func() {
 		res, err := write(first, old, "late")
-		if err == nil && res.Succeeded {
-			err = errors.New("a deposed leader wrote")
-		}
-		late <- err
+		late <- outcome{res, err}
 	}()
 	next, err := second.Campaign(ctx, "n", "second")
 	if err != nil {
@@ -62,8 +63,8 @@ func TestCutOffLeaderIsDeposed(t *testing.T) {
 		t.Fatalf("the next leader's write: %+v, %v", res, err)
 	}
 	cluster.Resume(0)
-	if err := <-late; err != nil && !errors.Is(err, store.ErrUnavailable) {
-		t.Fatal(err)
+	if l := <-late; l.err != nil && !errors.Is(l.err, store.ErrUnavailable) || l.res.Succeeded {
+		t.Fatalf("the write that was under way, where the next leader's term began at %d: %+v", next.Fence().Revision, l)
 	}
 	if res, err := write(first, old, "later"); err != nil || res.Succeeded {
 		t.Fatalf("a write after it was deposed: %+v, %v", res, err)

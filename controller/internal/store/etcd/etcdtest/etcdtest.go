@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // Options say what cluster to run. The zero value is one member with etcd's own limits.
@@ -88,8 +89,16 @@ func (c *Cluster) Restart(i int) {
 	c.members[i].awaitReady(c.t)
 }
 
-// Pause stops a member as SIGSTOP does: its connections stay, and nothing answers.
-func (c *Cluster) Pause(i int) { c.signal(i, syscall.SIGSTOP) }
+// Pause stops a member as SIGSTOP does, and returns once all of it has stopped: its connections stay, and nothing answers.
+func (c *Cluster) Pause(i int) {
+	c.t.Helper()
+	c.signal(i, syscall.SIGSTOP)
+	for deadline := time.Now().Add(patience); !c.members[i].stopped(c.t); <-time.After(time.Millisecond) {
+		if time.Now().After(deadline) {
+			c.t.Fatalf("etcd %s does not stop", c.members[i].spec.Name)
+		}
+	}
+}
 
 // Resume lets a paused member go on.
 func (c *Cluster) Resume(i int) { c.signal(i, syscall.SIGCONT) }

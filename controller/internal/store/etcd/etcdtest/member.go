@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,6 +100,26 @@ func (m *member) awaitReady(t testing.TB) {
 	if err != nil || line != ready+"\n" {
 		t.Fatalf("etcd %s does not serve: %q, %v", m.spec.Name, line, err)
 	}
+}
+
+// stopped reports whether every thread is.
+func (m *member) stopped(t testing.TB) bool {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", m.cmd.Process.Pid))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("the threads of etcd %s: %v", m.spec.Name, err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return false // it ended
+		}
+		_, after, _ := strings.Cut(string(text), ") ")
+		if !strings.HasPrefix(after, "T") {
+			return false
+		}
+	}
+	return true
 }
 
 // stop kills the process, if there is one.
