@@ -66,9 +66,13 @@ func TestCutOffLeaderIsDeposed(t *testing.T) {
 	if l := <-late; l.err != nil && !errors.Is(l.err, store.ErrUnavailable) || l.res.Succeeded {
 		t.Fatalf("the write that was under way, where the next leader's term began at %d: %+v", next.Fence().Revision, l)
 	}
-	if res, err := write(first, old, "later"); err != nil || res.Succeeded {
-		t.Fatalf("a write after it was deposed: %+v, %v", res, err)
-	}
+	eventually(t, "an answer of the member that came back", func() bool {
+		res, err := write(first, old, "later")
+		if err != nil && !errors.Is(err, store.ErrUnavailable) || res.Succeeded {
+			t.Fatalf("a write after it was deposed: %+v, %v", res, err)
+		}
+		return err == nil
+	})
 	if kv, err := first.Get(ctx, "state"); err != nil || string(kv.Value) != "2" {
 		t.Fatalf("state: %+v, %v", kv, err)
 	}
