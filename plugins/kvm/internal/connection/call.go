@@ -1,8 +1,10 @@
 package connection
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"net"
 	"time"
 
 	"github.com/digitalocean/go-libvirt"
@@ -54,7 +56,8 @@ func Alone[T any](ctx context.Context, c *Connection, what string, fn func(*libv
 	var zero T
 	l, err := dial(ctx, c.socket, c.uri)
 	if err != nil {
-		if ctx.Err() != nil {
+		var late net.Error
+		if ctx.Err() != nil || errors.As(err, &late) && late.Timeout() { // the dialer's clock may be a little ahead of ctx's
 			return zero, timedOut(what, ctx)
 		}
 		return zero, c.unavailable(what, err)
@@ -73,7 +76,7 @@ func (c *Connection) unavailable(what string, err error) error {
 }
 
 func timedOut(what string, ctx context.Context) error {
-	return fault.New(metav1.Reason_REASON_BACKEND_TIMEOUT, "%s: libvirt did not answer in time: %w", what, ctx.Err())
+	return fault.New(metav1.Reason_REASON_BACKEND_TIMEOUT, "%s: libvirt did not answer in time: %w", what, cmp.Or(ctx.Err(), context.DeadlineExceeded))
 }
 
 // reasons of libvirt's error numbers; others are BACKEND_FAILED.
