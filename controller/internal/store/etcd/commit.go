@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/limiquantix/limiquantix/controller/internal/store"
@@ -69,12 +69,16 @@ func (s *Store) dispatch() {
 // run commits a group. When etcd refuses it as a whole, because of some of its
 // transactions, each is tried by itself: they are none of each other's business.
 func (s *Store) run(group []item) {
+	floor := s.seen.Load()
 	results, err := s.send(group)
+	if errors.Is(err, rpctypes.ErrNoSpace) {
+		results, err = s.outcomes(group, floor, err)
+	}
 	for i, it := range group {
 		switch {
 		case err == nil:
 			it.finish(results[i])
-		case len(group) == 1, !refused(err), errors.Is(err, store.ErrNoSpace) && it.txn.Puts():
+		case len(group) == 1, !refused(err), errors.Is(err, store.ErrNoSpace):
 			it.finish(store.Result{Err: err})
 		default:
 			s.run([]item{it})
@@ -84,7 +88,7 @@ func (s *Store) run(group []item) {
 
 // send makes one request of a group and reads the answer.
 func (s *Store) send(group []item) ([]store.Result, error) {
-	if slices.ContainsFunc(group, func(it item) bool { return it.txn.Puts() }) {
+	if group[0].txn.Puts() {
 		if err := s.space.check(); err != nil {
 			return nil, err
 		}
@@ -108,6 +112,7 @@ func (s *Store) send(group []item) ([]store.Result, error) {
 	}
 	res := answer.Txn()
 	revision := res.Header.Revision
+	s.saw(revision)
 	if len(group) == 1 {
 		return []store.Result{toResult(group[0].txn, (*pb.TxnResponse)(res), revision)}, nil
 	}

@@ -34,6 +34,8 @@ type Store struct {
 	space *space
 	// full is set once etcd has refused a write for want of space, until it was recovered.
 	full atomic.Bool
+	// seen is the latest revision that etcd spoke of.
+	seen atomic.Int64
 	// shutdown ends what is under the client.
 	shutdown func() error
 
@@ -84,6 +86,7 @@ func (s *Store) Get(ctx context.Context, key string) (store.KV, error) {
 	if err != nil {
 		return store.KV{}, s.explain(ctx, "get "+key, err)
 	}
+	s.saw(res.Header.Revision)
 	if len(res.Kvs) == 0 {
 		return store.KV{}, fmt.Errorf("%w: %s", store.ErrNotFound, key)
 	}
@@ -105,6 +108,7 @@ func (s *Store) List(ctx context.Context, prefix string, opts store.ListOptions)
 	if err != nil {
 		return store.ListResult{}, s.explain(ctx, "list "+prefix, err)
 	}
+	s.saw(res.Header.Revision)
 	list := store.ListResult{Revision: opts.Revision, More: res.More}
 	if list.Revision == 0 {
 		list.Revision = res.Header.Revision

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -141,5 +142,57 @@ func TestUnreachableCluster(t *testing.T) {
 	}
 	if _, err := etcd.OpenExternal(ctx, etcd.ExternalConfig{}); !errors.Is(err, store.ErrInvalid) {
 		t.Fatalf("got %v", err)
+	}
+}
+
+// TestFullIsExact fills a cluster by several clients at once: what was acknowledged is there, and what was refused for want of space is not. etcd
+// itself may do what it refuses, when the quota is passed between its check and the write.
+func TestFullIsExact(t *testing.T) {
+	t.Parallel()
+	for range storetest.Count(t, 5) {
+		cluster := etcdtest.Start(t, etcdtest.Options{QuotaBytes: 2 << 20})
+		var mu sync.Mutex
+		acknowledged := map[string]int64{}
+		var clients sync.WaitGroup
+		for n := range 8 {
+			s := openExternal(t, etcd.ExternalConfig{Endpoints: cluster.Endpoints()})
+			clients.Go(func() {
+				for i, refused := 0, 0; refused < 20; i++ {
+					key := fmt.Sprintf("%d/%d", n, i)
+					res, err := s.Commit(t.Context(), []store.Txn{
+						{Ops: []store.Op{store.Put(key, make([]byte, 5000))}},
+						{Conditions: []store.Condition{store.KeyAbsent(key)}, Ops: []store.Op{store.Delete("none")}},
+					})
+					switch {
+					case errors.Is(err, store.ErrNoSpace):
+						refused++
+						if !res[1].Succeeded {
+							t.Errorf("the condition on %s after it was refused: %+v", key, res[1])
+						}
+						continue
+					case err != nil:
+						t.Errorf("%s: %v", key, err)
+						return
+					}
+					mu.Lock()
+					acknowledged[key] = res[0].Revision
+					mu.Unlock()
+				}
+			})
+		}
+		clients.Wait()
+		list, err := openExternal(t, etcd.ExternalConfig{Endpoints: cluster.Endpoints()}).List(t.Context(), "", store.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kv := range list.KVs {
+			if acknowledged[kv.Key] != kv.ModRevision {
+				t.Errorf("%s is of revision %d, and was acknowledged at %d", kv.Key, kv.ModRevision, acknowledged[kv.Key])
+			}
+			delete(acknowledged, kv.Key)
+		}
+		if len(acknowledged) > 0 {
+			t.Errorf("acknowledged, and not there: %v", acknowledged)
+		}
 	}
 }

@@ -67,6 +67,7 @@ func TestGroups(t *testing.T) {
 		{"all together", []store.Txn{txnOf("f", "a"), txnOf("f", "b"), txnOf("f", "c")}, "a b c"},
 		{"same key", []store.Txn{txnOf("", "a"), txnOf("", "a"), txnOf("", "b")}, "a b | a"},
 		{"not past one left behind", []store.Txn{txnOf("", "a"), txnOf("a", "b"), txnOf("b", "c"), txnOf("", "d")}, "a d | b | c"},
+		{"what needs no space apart", []store.Txn{txnOf("f", "a"), txnOf("", "p/*"), txnOf("f", "b"), txnOf("", "q/*"), txnOf("p/1", "c")}, "a b | p/ q/ | c"},
 		{"wide one alone", []store.Txn{txnOf("", "a"), wide, txnOf("", "b")}, "a b | wide/0"},
 		{"wide one first", []store.Txn{wide, txnOf("", "a")}, "wide/0 | a"},
 		{"too many bytes", []store.Txn{heavy("a"), heavy("b"), txnOf("", "c")}, "a c | b"},

@@ -62,7 +62,8 @@ func (q *queue) drain() []item {
 	return all
 }
 
-// next takes the transactions that can go to etcd together. One that conflicts
+// next takes the transactions that can go to etcd together: those that write, or
+// those that need no space, for a full etcd refuses the former. One that conflicts
 // with an earlier one, be it in the group or left behind, stays for a later
 // group: so those that touch the same key keep their order.
 func (q *queue) next() []item {
@@ -80,7 +81,7 @@ func (q *queue) next() []item {
 			break
 		}
 		size := it.txn.Bytes()
-		fits := len(group) == 0 || nests(it.txn) && bytes+size <= maxGroupBytes
+		fits := len(group) == 0 || nests(it.txn) && bytes+size <= maxGroupBytes && it.txn.Puts() == group[0].txn.Puts()
 		if fits && !seen.conflicts(it.txn) {
 			group = append(group, it)
 			bytes += size
