@@ -61,6 +61,15 @@ var reasonCodes = map[metav1.Reason]codes.Code{
 	metav1.Reason_REASON_INTERNAL:                codes.Internal,
 	metav1.Reason_REASON_NETWORK_NOT_FOUND:       codes.NotFound,
 	metav1.Reason_REASON_BRIDGE_FILTER_INACTIVE:  codes.FailedPrecondition,
+	metav1.Reason_REASON_POOL_UNHEALTHY:          codes.Unavailable,
+	metav1.Reason_REASON_POOL_IN_USE:             codes.FailedPrecondition,
+	metav1.Reason_REASON_SNAPSHOT_IN_USE:         codes.FailedPrecondition,
+	metav1.Reason_REASON_DEVICE_MISSING:          codes.Unavailable,
+	metav1.Reason_REASON_STALE_FILE:              codes.Unavailable,
+	metav1.Reason_REASON_ACCESS_DENIED:           codes.FailedPrecondition,
+	metav1.Reason_REASON_SOURCE_REFUSED:          codes.InvalidArgument,
+	metav1.Reason_REASON_SOURCE_UNAVAILABLE:      codes.Unavailable,
+	metav1.Reason_REASON_QUIESCE_FAILED:          codes.FailedPrecondition,
 }
 
 // CodeOf is the gRPC code of a reason; INTERNAL for one outside the registry.

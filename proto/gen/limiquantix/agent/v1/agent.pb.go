@@ -40,8 +40,10 @@ const (
 	DesiredKind_DESIRED_KIND_VOLUME DesiredKind = 2
 	// DesiredPool.
 	DesiredKind_DESIRED_KIND_POOL DesiredKind = 3
-	// DesiredImage.
+	// DesiredImage; its key's id is IMAGE_ID/POOL_ID.
 	DesiredKind_DESIRED_KIND_IMAGE DesiredKind = 4
+	// DesiredVolumeSnapshot.
+	DesiredKind_DESIRED_KIND_VOLUME_SNAPSHOT DesiredKind = 5
 )
 
 // Enum value maps for DesiredKind.
@@ -52,13 +54,15 @@ var (
 		2: "DESIRED_KIND_VOLUME",
 		3: "DESIRED_KIND_POOL",
 		4: "DESIRED_KIND_IMAGE",
+		5: "DESIRED_KIND_VOLUME_SNAPSHOT",
 	}
 	DesiredKind_value = map[string]int32{
-		"DESIRED_KIND_UNSPECIFIED": 0,
-		"DESIRED_KIND_VM":          1,
-		"DESIRED_KIND_VOLUME":      2,
-		"DESIRED_KIND_POOL":        3,
-		"DESIRED_KIND_IMAGE":       4,
+		"DESIRED_KIND_UNSPECIFIED":     0,
+		"DESIRED_KIND_VM":              1,
+		"DESIRED_KIND_VOLUME":          2,
+		"DESIRED_KIND_POOL":            3,
+		"DESIRED_KIND_IMAGE":           4,
+		"DESIRED_KIND_VOLUME_SNAPSHOT": 5,
 	}
 )
 
@@ -87,6 +91,59 @@ func (x DesiredKind) Number() protoreflect.EnumNumber {
 // Deprecated: Use DesiredKind.Descriptor instead.
 func (DesiredKind) EnumDescriptor() ([]byte, []int) {
 	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{0}
+}
+
+// VolumeRole is what a node does for a volume.
+type VolumeRole int32
+
+const (
+	// Not set: EXECUTOR.
+	VolumeRole_VOLUME_ROLE_UNSPECIFIED VolumeRole = 0
+	// Makes, resizes, restores, moves and deletes it, and attaches it for its own VMs.
+	VolumeRole_VOLUME_ROLE_EXECUTOR VolumeRole = 1
+	// Attaches it for its own VMs only, once volume.status.phase says that it is there; another node is the executor.
+	VolumeRole_VOLUME_ROLE_USER VolumeRole = 2
+)
+
+// Enum value maps for VolumeRole.
+var (
+	VolumeRole_name = map[int32]string{
+		0: "VOLUME_ROLE_UNSPECIFIED",
+		1: "VOLUME_ROLE_EXECUTOR",
+		2: "VOLUME_ROLE_USER",
+	}
+	VolumeRole_value = map[string]int32{
+		"VOLUME_ROLE_UNSPECIFIED": 0,
+		"VOLUME_ROLE_EXECUTOR":    1,
+		"VOLUME_ROLE_USER":        2,
+	}
+)
+
+func (x VolumeRole) Enum() *VolumeRole {
+	p := new(VolumeRole)
+	*p = x
+	return p
+}
+
+func (x VolumeRole) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (VolumeRole) Descriptor() protoreflect.EnumDescriptor {
+	return file_limiquantix_agent_v1_agent_proto_enumTypes[1].Descriptor()
+}
+
+func (VolumeRole) Type() protoreflect.EnumType {
+	return &file_limiquantix_agent_v1_agent_proto_enumTypes[1]
+}
+
+func (x VolumeRole) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use VolumeRole.Descriptor instead.
+func (VolumeRole) EnumDescriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{1}
 }
 
 // EnrolRequest asks for a certificate.
@@ -685,7 +742,7 @@ func (x *DesiredKey) GetId() string {
 	return ""
 }
 
-// DesiredObject is one object that a node shall realise. Later kinds (networks, ports, rule sets, snapshots) join the oneof.
+// DesiredObject is one object that a node shall realise. Later kinds (networks, ports, rule sets) join the oneof.
 type DesiredObject struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which object.
@@ -700,6 +757,7 @@ type DesiredObject struct {
 	//	*DesiredObject_Volume
 	//	*DesiredObject_Pool
 	//	*DesiredObject_Image
+	//	*DesiredObject_VolumeSnapshot
 	Object        isDesiredObject_Object `protobuf_oneof:"object"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -792,6 +850,15 @@ func (x *DesiredObject) GetImage() *DesiredImage {
 	return nil
 }
 
+func (x *DesiredObject) GetVolumeSnapshot() *DesiredVolumeSnapshot {
+	if x != nil {
+		if x, ok := x.Object.(*DesiredObject_VolumeSnapshot); ok {
+			return x.VolumeSnapshot
+		}
+	}
+	return nil
+}
+
 type isDesiredObject_Object interface {
 	isDesiredObject_Object()
 }
@@ -816,6 +883,11 @@ type DesiredObject_Image struct {
 	Image *DesiredImage `protobuf:"bytes,6,opt,name=image,proto3,oneof"`
 }
 
+type DesiredObject_VolumeSnapshot struct {
+	// A snapshot of a volume.
+	VolumeSnapshot *DesiredVolumeSnapshot `protobuf:"bytes,7,opt,name=volume_snapshot,json=volumeSnapshot,proto3,oneof"`
+}
+
 func (*DesiredObject_Vm) isDesiredObject_Object() {}
 
 func (*DesiredObject_Volume) isDesiredObject_Object() {}
@@ -823,6 +895,8 @@ func (*DesiredObject_Volume) isDesiredObject_Object() {}
 func (*DesiredObject_Pool) isDesiredObject_Object() {}
 
 func (*DesiredObject_Image) isDesiredObject_Object() {}
+
+func (*DesiredObject_VolumeSnapshot) isDesiredObject_Object() {}
 
 // DesiredVM is a VM that a node shall realise. Names in the spec are resolved: images, volumes and pools are ids.
 type DesiredVM struct {
@@ -1023,7 +1097,15 @@ type DesiredVolume struct {
 	// Executor's epoch; lower than known is refused.
 	Epoch int64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// True: the volume shall be deleted.
-	Absent        bool `protobuf:"varint,3,opt,name=absent,proto3" json:"absent,omitempty"`
+	Absent bool `protobuf:"varint,3,opt,name=absent,proto3" json:"absent,omitempty"`
+	// What this node does for it.
+	Role VolumeRole `protobuf:"varint,4,opt,name=role,proto3,enum=limiquantix.agent.v1.VolumeRole" json:"role,omitempty"`
+	// Whether the pool is one place for several nodes: objects in it are marked as the cluster's, and its executor works only while its lease lives.
+	SharedPool bool `protobuf:"varint,5,opt,name=shared_pool,json=sharedPool,proto3" json:"shared_pool,omitempty"`
+	// Set it back; unset = never asked for.
+	Restore *VolumeRestore `protobuf:"bytes,6,opt,name=restore,proto3" json:"restore,omitempty"`
+	// Move it; unset = never asked for. The executor reaches both pools.
+	Move          *VolumeMove `protobuf:"bytes,7,opt,name=move,proto3" json:"move,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1079,6 +1161,226 @@ func (x *DesiredVolume) GetAbsent() bool {
 	return false
 }
 
+func (x *DesiredVolume) GetRole() VolumeRole {
+	if x != nil {
+		return x.Role
+	}
+	return VolumeRole_VOLUME_ROLE_UNSPECIFIED
+}
+
+func (x *DesiredVolume) GetSharedPool() bool {
+	if x != nil {
+		return x.SharedPool
+	}
+	return false
+}
+
+func (x *DesiredVolume) GetRestore() *VolumeRestore {
+	if x != nil {
+		return x.Restore
+	}
+	return nil
+}
+
+func (x *DesiredVolume) GetMove() *VolumeMove {
+	if x != nil {
+		return x.Move
+	}
+	return nil
+}
+
+// VolumeRestore asks that a volume be set back to a snapshot, once.
+type VolumeRestore struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Snapshot of the volume, in its pool.
+	SnapshotId string `protobuf:"bytes,1,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	// Counts what was asked: a higher one than was done is to be done.
+	RestoreGeneration int64 `protobuf:"varint,2,opt,name=restore_generation,json=restoreGeneration,proto3" json:"restore_generation,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *VolumeRestore) Reset() {
+	*x = VolumeRestore{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeRestore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeRestore) ProtoMessage() {}
+
+func (x *VolumeRestore) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeRestore.ProtoReflect.Descriptor instead.
+func (*VolumeRestore) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *VolumeRestore) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+func (x *VolumeRestore) GetRestoreGeneration() int64 {
+	if x != nil {
+		return x.RestoreGeneration
+	}
+	return 0
+}
+
+// VolumeMove asks that a volume be moved to another pool, once: its content is copied, then it is deleted where it was.
+type VolumeMove struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pool to move from; the volume's spec.pool_id is where it moves to.
+	FromPoolId string `protobuf:"bytes,1,opt,name=from_pool_id,json=fromPoolId,proto3" json:"from_pool_id,omitempty"`
+	// Counts what was asked: a higher one than was done is to be done.
+	MoveGeneration int64 `protobuf:"varint,2,opt,name=move_generation,json=moveGeneration,proto3" json:"move_generation,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *VolumeMove) Reset() {
+	*x = VolumeMove{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeMove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeMove) ProtoMessage() {}
+
+func (x *VolumeMove) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeMove.ProtoReflect.Descriptor instead.
+func (*VolumeMove) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *VolumeMove) GetFromPoolId() string {
+	if x != nil {
+		return x.FromPoolId
+	}
+	return ""
+}
+
+func (x *VolumeMove) GetMoveGeneration() int64 {
+	if x != nil {
+		return x.MoveGeneration
+	}
+	return 0
+}
+
+// DesiredVolumeSnapshot is a snapshot of a volume that a node shall take, keep or remove.
+type DesiredVolumeSnapshot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The snapshot; spec.volume_id and status.pool_id hold ids.
+	Snapshot *v11.Snapshot `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Executor's epoch; lower than known is refused.
+	Epoch int64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// True: the snapshot shall be deleted.
+	Absent bool `protobuf:"varint,3,opt,name=absent,proto3" json:"absent,omitempty"`
+	// Whether the pool is one place for several nodes.
+	SharedPool bool `protobuf:"varint,4,opt,name=shared_pool,json=sharedPool,proto3" json:"shared_pool,omitempty"`
+	// VM on this node that uses the volume: it is quiesced, and with COMPUTE_SWITCH it is switched; empty = none.
+	VmId          string `protobuf:"bytes,5,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DesiredVolumeSnapshot) Reset() {
+	*x = DesiredVolumeSnapshot{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DesiredVolumeSnapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DesiredVolumeSnapshot) ProtoMessage() {}
+
+func (x *DesiredVolumeSnapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DesiredVolumeSnapshot.ProtoReflect.Descriptor instead.
+func (*DesiredVolumeSnapshot) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *DesiredVolumeSnapshot) GetSnapshot() *v11.Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *DesiredVolumeSnapshot) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *DesiredVolumeSnapshot) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+func (x *DesiredVolumeSnapshot) GetSharedPool() bool {
+	if x != nil {
+		return x.SharedPool
+	}
+	return false
+}
+
+func (x *DesiredVolumeSnapshot) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
 // DesiredPool is a pool that a node shall make usable.
 type DesiredPool struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1094,7 +1396,7 @@ type DesiredPool struct {
 
 func (x *DesiredPool) Reset() {
 	*x = DesiredPool{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1408,7 @@ func (x *DesiredPool) String() string {
 func (*DesiredPool) ProtoMessage() {}
 
 func (x *DesiredPool) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1421,7 @@ func (x *DesiredPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredPool.ProtoReflect.Descriptor instead.
 func (*DesiredPool) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DesiredPool) GetPool() *v11.StoragePool {
@@ -1153,14 +1455,23 @@ type DesiredImage struct {
 	// Executor's epoch.
 	Epoch int64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	// True: the copy shall be deleted.
-	Absent        bool `protobuf:"varint,4,opt,name=absent,proto3" json:"absent,omitempty"`
+	Absent bool `protobuf:"varint,4,opt,name=absent,proto3" json:"absent,omitempty"`
+	// Whether the pool is one place for several nodes.
+	SharedPool bool `protobuf:"varint,5,opt,name=shared_pool,json=sharedPool,proto3" json:"shared_pool,omitempty"`
+	// Where the content comes from; unset = it comes by a tunnel that the controller opens.
+	//
+	// Types that are valid to be assigned to Content:
+	//
+	//	*DesiredImage_Fetch
+	//	*DesiredImage_CopyFromPoolId
+	Content       isDesiredImage_Content `protobuf_oneof:"content"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DesiredImage) Reset() {
 	*x = DesiredImage{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1172,7 +1483,7 @@ func (x *DesiredImage) String() string {
 func (*DesiredImage) ProtoMessage() {}
 
 func (x *DesiredImage) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1185,7 +1496,7 @@ func (x *DesiredImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredImage.ProtoReflect.Descriptor instead.
 func (*DesiredImage) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DesiredImage) GetImage() *v11.Image {
@@ -1216,6 +1527,56 @@ func (x *DesiredImage) GetAbsent() bool {
 	return false
 }
 
+func (x *DesiredImage) GetSharedPool() bool {
+	if x != nil {
+		return x.SharedPool
+	}
+	return false
+}
+
+func (x *DesiredImage) GetContent() isDesiredImage_Content {
+	if x != nil {
+		return x.Content
+	}
+	return nil
+}
+
+func (x *DesiredImage) GetFetch() bool {
+	if x != nil {
+		if x, ok := x.Content.(*DesiredImage_Fetch); ok {
+			return x.Fetch
+		}
+	}
+	return false
+}
+
+func (x *DesiredImage) GetCopyFromPoolId() string {
+	if x != nil {
+		if x, ok := x.Content.(*DesiredImage_CopyFromPoolId); ok {
+			return x.CopyFromPoolId
+		}
+	}
+	return ""
+}
+
+type isDesiredImage_Content interface {
+	isDesiredImage_Content()
+}
+
+type DesiredImage_Fetch struct {
+	// Fetch image.spec.source_url.
+	Fetch bool `protobuf:"varint,6,opt,name=fetch,proto3,oneof"`
+}
+
+type DesiredImage_CopyFromPoolId struct {
+	// Another pool of this node that has a copy, by id.
+	CopyFromPoolId string `protobuf:"bytes,7,opt,name=copy_from_pool_id,json=copyFromPoolId,proto3,oneof"`
+}
+
+func (*DesiredImage_Fetch) isDesiredImage_Content() {}
+
+func (*DesiredImage_CopyFromPoolId) isDesiredImage_Content() {}
+
 // OpenTunnel asks the agent to dial Tunnel.
 type OpenTunnel struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1228,6 +1589,7 @@ type OpenTunnel struct {
 	//	*OpenTunnel_Console
 	//	*OpenTunnel_ConsoleLog
 	//	*OpenTunnel_ImageUpload
+	//	*OpenTunnel_Export
 	Purpose       isOpenTunnel_Purpose `protobuf_oneof:"purpose"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1235,7 +1597,7 @@ type OpenTunnel struct {
 
 func (x *OpenTunnel) Reset() {
 	*x = OpenTunnel{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1247,7 +1609,7 @@ func (x *OpenTunnel) String() string {
 func (*OpenTunnel) ProtoMessage() {}
 
 func (x *OpenTunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1260,7 +1622,7 @@ func (x *OpenTunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenTunnel.ProtoReflect.Descriptor instead.
 func (*OpenTunnel) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *OpenTunnel) GetTunnelId() string {
@@ -1304,6 +1666,15 @@ func (x *OpenTunnel) GetImageUpload() *ImageUploadTunnel {
 	return nil
 }
 
+func (x *OpenTunnel) GetExport() *ExportTunnel {
+	if x != nil {
+		if x, ok := x.Purpose.(*OpenTunnel_Export); ok {
+			return x.Export
+		}
+	}
+	return nil
+}
+
 type isOpenTunnel_Purpose interface {
 	isOpenTunnel_Purpose()
 }
@@ -1323,11 +1694,18 @@ type OpenTunnel_ImageUpload struct {
 	ImageUpload *ImageUploadTunnel `protobuf:"bytes,4,opt,name=image_upload,json=imageUpload,proto3,oneof"`
 }
 
+type OpenTunnel_Export struct {
+	// Content of a volume, a snapshot or an image copy, to the controller.
+	Export *ExportTunnel `protobuf:"bytes,5,opt,name=export,proto3,oneof"`
+}
+
 func (*OpenTunnel_Console) isOpenTunnel_Purpose() {}
 
 func (*OpenTunnel_ConsoleLog) isOpenTunnel_Purpose() {}
 
 func (*OpenTunnel_ImageUpload) isOpenTunnel_Purpose() {}
+
+func (*OpenTunnel_Export) isOpenTunnel_Purpose() {}
 
 // ConsoleTunnel connects to a VM's serial console.
 type ConsoleTunnel struct {
@@ -1340,7 +1718,7 @@ type ConsoleTunnel struct {
 
 func (x *ConsoleTunnel) Reset() {
 	*x = ConsoleTunnel{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1352,7 +1730,7 @@ func (x *ConsoleTunnel) String() string {
 func (*ConsoleTunnel) ProtoMessage() {}
 
 func (x *ConsoleTunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1365,7 +1743,7 @@ func (x *ConsoleTunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleTunnel.ProtoReflect.Descriptor instead.
 func (*ConsoleTunnel) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ConsoleTunnel) GetVmId() string {
@@ -1390,7 +1768,7 @@ type ConsoleLogTunnel struct {
 
 func (x *ConsoleLogTunnel) Reset() {
 	*x = ConsoleLogTunnel{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1780,7 @@ func (x *ConsoleLogTunnel) String() string {
 func (*ConsoleLogTunnel) ProtoMessage() {}
 
 func (x *ConsoleLogTunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1793,7 @@ func (x *ConsoleLogTunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleLogTunnel.ProtoReflect.Descriptor instead.
 func (*ConsoleLogTunnel) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ConsoleLogTunnel) GetVmId() string {
@@ -1454,7 +1832,7 @@ type ImageUploadTunnel struct {
 
 func (x *ImageUploadTunnel) Reset() {
 	*x = ImageUploadTunnel{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1466,7 +1844,7 @@ func (x *ImageUploadTunnel) String() string {
 func (*ImageUploadTunnel) ProtoMessage() {}
 
 func (x *ImageUploadTunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1479,7 +1857,7 @@ func (x *ImageUploadTunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageUploadTunnel.ProtoReflect.Descriptor instead.
 func (*ImageUploadTunnel) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ImageUploadTunnel) GetImage() *v11.Image {
@@ -1503,6 +1881,128 @@ func (x *ImageUploadTunnel) GetEpoch() int64 {
 	return 0
 }
 
+// ExportTunnel reads the content of a volume, a snapshot or an image copy, raw.
+type ExportTunnel struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pool of it.
+	PoolId string `protobuf:"bytes,1,opt,name=pool_id,json=poolId,proto3" json:"pool_id,omitempty"`
+	// Exactly one.
+	//
+	// Types that are valid to be assigned to Subject:
+	//
+	//	*ExportTunnel_VolumeId
+	//	*ExportTunnel_SnapshotId
+	//	*ExportTunnel_ImageId
+	Subject isExportTunnel_Subject `protobuf_oneof:"subject"`
+	// Byte to begin at.
+	Offset        int64 `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportTunnel) Reset() {
+	*x = ExportTunnel{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportTunnel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportTunnel) ProtoMessage() {}
+
+func (x *ExportTunnel) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportTunnel.ProtoReflect.Descriptor instead.
+func (*ExportTunnel) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ExportTunnel) GetPoolId() string {
+	if x != nil {
+		return x.PoolId
+	}
+	return ""
+}
+
+func (x *ExportTunnel) GetSubject() isExportTunnel_Subject {
+	if x != nil {
+		return x.Subject
+	}
+	return nil
+}
+
+func (x *ExportTunnel) GetVolumeId() string {
+	if x != nil {
+		if x, ok := x.Subject.(*ExportTunnel_VolumeId); ok {
+			return x.VolumeId
+		}
+	}
+	return ""
+}
+
+func (x *ExportTunnel) GetSnapshotId() string {
+	if x != nil {
+		if x, ok := x.Subject.(*ExportTunnel_SnapshotId); ok {
+			return x.SnapshotId
+		}
+	}
+	return ""
+}
+
+func (x *ExportTunnel) GetImageId() string {
+	if x != nil {
+		if x, ok := x.Subject.(*ExportTunnel_ImageId); ok {
+			return x.ImageId
+		}
+	}
+	return ""
+}
+
+func (x *ExportTunnel) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
+type isExportTunnel_Subject interface {
+	isExportTunnel_Subject()
+}
+
+type ExportTunnel_VolumeId struct {
+	// A volume that is not attached.
+	VolumeId string `protobuf:"bytes,2,opt,name=volume_id,json=volumeId,proto3,oneof"`
+}
+
+type ExportTunnel_SnapshotId struct {
+	// A snapshot.
+	SnapshotId string `protobuf:"bytes,3,opt,name=snapshot_id,json=snapshotId,proto3,oneof"`
+}
+
+type ExportTunnel_ImageId struct {
+	// An image copy.
+	ImageId string `protobuf:"bytes,4,opt,name=image_id,json=imageId,proto3,oneof"`
+}
+
+func (*ExportTunnel_VolumeId) isExportTunnel_Subject() {}
+
+func (*ExportTunnel_SnapshotId) isExportTunnel_Subject() {}
+
+func (*ExportTunnel_ImageId) isExportTunnel_Subject() {}
+
 // TunnelRequest is one message from the agent.
 type TunnelRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1514,15 +2014,17 @@ type TunnelRequest struct {
 	//	*TunnelRequest_Data
 	//	*TunnelRequest_End
 	Message isTunnelRequest_Message `protobuf_oneof:"message"`
-	// Offset of data in a console log; 0 otherwise.
-	Offset        int64 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Offset of data in a console log, or of this part in an export; 0 otherwise.
+	Offset int64 `protobuf:"varint,4,opt,name=offset,proto3" json:"offset,omitempty"`
+	// Length of a hole in an export, bytes: data is empty.
+	HoleBytes     int64 `protobuf:"varint,5,opt,name=hole_bytes,json=holeBytes,proto3" json:"hole_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *TunnelRequest) Reset() {
 	*x = TunnelRequest{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1534,7 +2036,7 @@ func (x *TunnelRequest) String() string {
 func (*TunnelRequest) ProtoMessage() {}
 
 func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1547,7 +2049,7 @@ func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelRequest.ProtoReflect.Descriptor instead.
 func (*TunnelRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *TunnelRequest) GetMessage() isTunnelRequest_Message {
@@ -1591,6 +2093,13 @@ func (x *TunnelRequest) GetOffset() int64 {
 	return 0
 }
 
+func (x *TunnelRequest) GetHoleBytes() int64 {
+	if x != nil {
+		return x.HoleBytes
+	}
+	return 0
+}
+
 type isTunnelRequest_Message interface {
 	isTunnelRequest_Message()
 }
@@ -1627,7 +2136,7 @@ type TunnelHello struct {
 
 func (x *TunnelHello) Reset() {
 	*x = TunnelHello{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +2148,7 @@ func (x *TunnelHello) String() string {
 func (*TunnelHello) ProtoMessage() {}
 
 func (x *TunnelHello) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +2161,7 @@ func (x *TunnelHello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelHello.ProtoReflect.Descriptor instead.
 func (*TunnelHello) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *TunnelHello) GetTunnelId() string {
@@ -1679,7 +2188,7 @@ type TunnelEnd struct {
 
 func (x *TunnelEnd) Reset() {
 	*x = TunnelEnd{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1691,7 +2200,7 @@ func (x *TunnelEnd) String() string {
 func (*TunnelEnd) ProtoMessage() {}
 
 func (x *TunnelEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1704,7 +2213,7 @@ func (x *TunnelEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelEnd.ProtoReflect.Descriptor instead.
 func (*TunnelEnd) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TunnelEnd) GetCode() int32 {
@@ -1751,7 +2260,7 @@ type TunnelResponse struct {
 
 func (x *TunnelResponse) Reset() {
 	*x = TunnelResponse{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1763,7 +2272,7 @@ func (x *TunnelResponse) String() string {
 func (*TunnelResponse) ProtoMessage() {}
 
 func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1776,7 +2285,7 @@ func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelResponse.ProtoReflect.Descriptor instead.
 func (*TunnelResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TunnelResponse) GetMessage() isTunnelResponse_Message {
@@ -1849,13 +2358,15 @@ type ReportStatusRequest struct {
 	Progress []*ObjectProgress `protobuf:"bytes,11,rep,name=progress,proto3" json:"progress,omitempty"`
 	// What the agent still knows of orphans, all of them, when orphans_known; kept in the leader's memory, never stored.
 	OrphanDetails []*OrphanDetail `protobuf:"bytes,12,rep,name=orphan_details,json=orphanDetails,proto3" json:"orphan_details,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Snapshots of volumes.
+	VolumeSnapshots []*VolumeSnapshotReport `protobuf:"bytes,13,rep,name=volume_snapshots,json=volumeSnapshots,proto3" json:"volume_snapshots,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ReportStatusRequest) Reset() {
 	*x = ReportStatusRequest{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1867,7 +2378,7 @@ func (x *ReportStatusRequest) String() string {
 func (*ReportStatusRequest) ProtoMessage() {}
 
 func (x *ReportStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1880,7 +2391,7 @@ func (x *ReportStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatusRequest.ProtoReflect.Descriptor instead.
 func (*ReportStatusRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReportStatusRequest) GetSessionId() string {
@@ -1967,10 +2478,17 @@ func (x *ReportStatusRequest) GetOrphanDetails() []*OrphanDetail {
 	return nil
 }
 
+func (x *ReportStatusRequest) GetVolumeSnapshots() []*VolumeSnapshotReport {
+	if x != nil {
+		return x.VolumeSnapshots
+	}
+	return nil
+}
+
 // ObjectProgress tells what is being done about an object.
 type ObjectProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The object; an image copy's id is that of the image.
+	// The object, by its desired key.
 	Key *DesiredKey `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
 	// What is done; unset = the object is as wanted and nothing is under way.
 	Progress      *v1.Progress `protobuf:"bytes,2,opt,name=progress,proto3" json:"progress,omitempty"`
@@ -1980,7 +2498,7 @@ type ObjectProgress struct {
 
 func (x *ObjectProgress) Reset() {
 	*x = ObjectProgress{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1992,7 +2510,7 @@ func (x *ObjectProgress) String() string {
 func (*ObjectProgress) ProtoMessage() {}
 
 func (x *ObjectProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2005,7 +2523,7 @@ func (x *ObjectProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectProgress.ProtoReflect.Descriptor instead.
 func (*ObjectProgress) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ObjectProgress) GetKey() *DesiredKey {
@@ -2035,7 +2553,7 @@ type OrphanDetail struct {
 
 func (x *OrphanDetail) Reset() {
 	*x = OrphanDetail{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2047,7 +2565,7 @@ func (x *OrphanDetail) String() string {
 func (*OrphanDetail) ProtoMessage() {}
 
 func (x *OrphanDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2060,7 +2578,7 @@ func (x *OrphanDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrphanDetail.ProtoReflect.Descriptor instead.
 func (*OrphanDetail) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *OrphanDetail) GetVm() *DesiredVM {
@@ -2106,7 +2624,7 @@ type VMReport struct {
 
 func (x *VMReport) Reset() {
 	*x = VMReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2118,7 +2636,7 @@ func (x *VMReport) String() string {
 func (*VMReport) ProtoMessage() {}
 
 func (x *VMReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2131,7 +2649,7 @@ func (x *VMReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMReport.ProtoReflect.Descriptor instead.
 func (*VMReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *VMReport) GetVmId() string {
@@ -2216,14 +2734,20 @@ type VolumeReport struct {
 	// How it is.
 	Status *v11.VolumeStatus `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
 	// True: nothing of it is left.
-	Absent        bool `protobuf:"varint,5,opt,name=absent,proto3" json:"absent,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Absent bool `protobuf:"varint,5,opt,name=absent,proto3" json:"absent,omitempty"`
+	// Restore that was done last.
+	RestoredGeneration int64 `protobuf:"varint,6,opt,name=restored_generation,json=restoredGeneration,proto3" json:"restored_generation,omitempty"`
+	// Move that was done last.
+	MovedGeneration int64 `protobuf:"varint,7,opt,name=moved_generation,json=movedGeneration,proto3" json:"moved_generation,omitempty"`
+	// Realisation can never succeed with this spec; the operation fails.
+	PermanentFailure bool `protobuf:"varint,8,opt,name=permanent_failure,json=permanentFailure,proto3" json:"permanent_failure,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *VolumeReport) Reset() {
 	*x = VolumeReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2235,7 +2759,7 @@ func (x *VolumeReport) String() string {
 func (*VolumeReport) ProtoMessage() {}
 
 func (x *VolumeReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2248,7 +2772,7 @@ func (x *VolumeReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeReport.ProtoReflect.Descriptor instead.
 func (*VolumeReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *VolumeReport) GetVolumeId() string {
@@ -2286,6 +2810,109 @@ func (x *VolumeReport) GetAbsent() bool {
 	return false
 }
 
+func (x *VolumeReport) GetRestoredGeneration() int64 {
+	if x != nil {
+		return x.RestoredGeneration
+	}
+	return 0
+}
+
+func (x *VolumeReport) GetMovedGeneration() int64 {
+	if x != nil {
+		return x.MovedGeneration
+	}
+	return 0
+}
+
+func (x *VolumeReport) GetPermanentFailure() bool {
+	if x != nil {
+		return x.PermanentFailure
+	}
+	return false
+}
+
+// VolumeSnapshotReport tells how a snapshot of a volume is.
+type VolumeSnapshotReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Snapshot.
+	SnapshotId string `protobuf:"bytes,1,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	// Executor's epoch.
+	Epoch int64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// How it is.
+	Status *v11.SnapshotStatus `protobuf:"bytes,3,opt,name=status,proto3" json:"status,omitempty"`
+	// True: nothing of it is left.
+	Absent bool `protobuf:"varint,4,opt,name=absent,proto3" json:"absent,omitempty"`
+	// It can never be taken as asked; the operation fails, and nothing of it is left.
+	PermanentFailure bool `protobuf:"varint,5,opt,name=permanent_failure,json=permanentFailure,proto3" json:"permanent_failure,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *VolumeSnapshotReport) Reset() {
+	*x = VolumeSnapshotReport{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeSnapshotReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeSnapshotReport) ProtoMessage() {}
+
+func (x *VolumeSnapshotReport) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeSnapshotReport.ProtoReflect.Descriptor instead.
+func (*VolumeSnapshotReport) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *VolumeSnapshotReport) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+func (x *VolumeSnapshotReport) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *VolumeSnapshotReport) GetStatus() *v11.SnapshotStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+func (x *VolumeSnapshotReport) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+func (x *VolumeSnapshotReport) GetPermanentFailure() bool {
+	if x != nil {
+		return x.PermanentFailure
+	}
+	return false
+}
+
 // PoolReport tells how a pool is on this node.
 type PoolReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2301,7 +2928,7 @@ type PoolReport struct {
 
 func (x *PoolReport) Reset() {
 	*x = PoolReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2313,7 +2940,7 @@ func (x *PoolReport) String() string {
 func (*PoolReport) ProtoMessage() {}
 
 func (x *PoolReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2326,7 +2953,7 @@ func (x *PoolReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolReport.ProtoReflect.Descriptor instead.
 func (*PoolReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PoolReport) GetPoolId() string {
@@ -2368,14 +2995,22 @@ type ImageCopyReport struct {
 	// Why it is not ready.
 	Message string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
 	// True: nothing of it is left.
-	Absent        bool `protobuf:"varint,8,opt,name=absent,proto3" json:"absent,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Absent bool `protobuf:"varint,8,opt,name=absent,proto3" json:"absent,omitempty"`
+	// Machine-readable reason why it is not ready.
+	Reason string `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Bytes stored so far, while it comes in.
+	StoredBytes int64 `protobuf:"varint,10,opt,name=stored_bytes,json=storedBytes,proto3" json:"stored_bytes,omitempty"`
+	// Executor's epoch.
+	Epoch int64 `protobuf:"varint,11,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// It can never be made from this content; nothing of it is left.
+	PermanentFailure bool `protobuf:"varint,12,opt,name=permanent_failure,json=permanentFailure,proto3" json:"permanent_failure,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ImageCopyReport) Reset() {
 	*x = ImageCopyReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2387,7 +3022,7 @@ func (x *ImageCopyReport) String() string {
 func (*ImageCopyReport) ProtoMessage() {}
 
 func (x *ImageCopyReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2400,7 +3035,7 @@ func (x *ImageCopyReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageCopyReport.ProtoReflect.Descriptor instead.
 func (*ImageCopyReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ImageCopyReport) GetImageId() string {
@@ -2459,6 +3094,34 @@ func (x *ImageCopyReport) GetAbsent() bool {
 	return false
 }
 
+func (x *ImageCopyReport) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ImageCopyReport) GetStoredBytes() int64 {
+	if x != nil {
+		return x.StoredBytes
+	}
+	return 0
+}
+
+func (x *ImageCopyReport) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *ImageCopyReport) GetPermanentFailure() bool {
+	if x != nil {
+		return x.PermanentFailure
+	}
+	return false
+}
+
 // EventReport is something that happened on the node.
 type EventReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2478,7 +3141,7 @@ type EventReport struct {
 
 func (x *EventReport) Reset() {
 	*x = EventReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2490,7 +3153,7 @@ func (x *EventReport) String() string {
 func (*EventReport) ProtoMessage() {}
 
 func (x *EventReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2503,7 +3166,7 @@ func (x *EventReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventReport.ProtoReflect.Descriptor instead.
 func (*EventReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *EventReport) GetVmId() string {
@@ -2550,7 +3213,7 @@ type ReportStatusResponse struct {
 
 func (x *ReportStatusResponse) Reset() {
 	*x = ReportStatusResponse{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2562,7 +3225,7 @@ func (x *ReportStatusResponse) String() string {
 func (*ReportStatusResponse) ProtoMessage() {}
 
 func (x *ReportStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2575,14 +3238,14 @@ func (x *ReportStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatusResponse.ProtoReflect.Descriptor instead.
 func (*ReportStatusResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 var File_limiquantix_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	" limiquantix/agent/v1/agent.proto\x12\x14limiquantix.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a%limiquantix/compute/v1/progress.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a(limiquantix/operation/v1/operation.proto\x1a\"limiquantix/storage/v1/image.proto\x1a!limiquantix/storage/v1/pool.proto\x1a#limiquantix/storage/v1/volume.proto\"Z\n" +
+	" limiquantix/agent/v1/agent.proto\x12\x14limiquantix.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a%limiquantix/compute/v1/progress.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a(limiquantix/operation/v1/operation.proto\x1a\"limiquantix/storage/v1/image.proto\x1a!limiquantix/storage/v1/pool.proto\x1a%limiquantix/storage/v1/snapshot.proto\x1a#limiquantix/storage/v1/volume.proto\"Z\n" +
 	"\fEnrolRequest\x12\x19\n" +
 	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x12/\n" +
 	"\x13certificate_request\x18\x02 \x01(\fR\x12certificateRequest\"\xad\x01\n" +
@@ -2619,14 +3282,15 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"DesiredKey\x125\n" +
 	"\x04kind\x18\x01 \x01(\x0e2!.limiquantix.agent.v1.DesiredKindR\x04kind\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"\xce\x02\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\xa6\x03\n" +
 	"\rDesiredObject\x122\n" +
 	"\x03key\x18\x01 \x01(\v2 .limiquantix.agent.v1.DesiredKeyR\x03key\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x121\n" +
 	"\x02vm\x18\x03 \x01(\v2\x1f.limiquantix.agent.v1.DesiredVMH\x00R\x02vm\x12=\n" +
 	"\x06volume\x18\x04 \x01(\v2#.limiquantix.agent.v1.DesiredVolumeH\x00R\x06volume\x127\n" +
 	"\x04pool\x18\x05 \x01(\v2!.limiquantix.agent.v1.DesiredPoolH\x00R\x04pool\x12:\n" +
-	"\x05image\x18\x06 \x01(\v2\".limiquantix.agent.v1.DesiredImageH\x00R\x05imageB\b\n" +
+	"\x05image\x18\x06 \x01(\v2\".limiquantix.agent.v1.DesiredImageH\x00R\x05image\x12V\n" +
+	"\x0fvolume_snapshot\x18\a \x01(\v2+.limiquantix.agent.v1.DesiredVolumeSnapshotH\x00R\x0evolumeSnapshotB\b\n" +
 	"\x06object\"\x8a\x03\n" +
 	"\tDesiredVM\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x12\n" +
@@ -2647,30 +3311,57 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\x18force_restart_generation\x18\v \x01(\x03R\x16forceRestartGeneration\"D\n" +
 	"\bVMVolume\x12\x1b\n" +
 	"\tdisk_name\x18\x01 \x01(\tR\bdiskName\x12\x1b\n" +
-	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\"u\n" +
+	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\"\xc1\x02\n" +
 	"\rDesiredVolume\x126\n" +
 	"\x06volume\x18\x01 \x01(\v2\x1e.limiquantix.storage.v1.VolumeR\x06volume\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x16\n" +
-	"\x06absent\x18\x03 \x01(\bR\x06absent\"\xe9\x01\n" +
+	"\x06absent\x18\x03 \x01(\bR\x06absent\x124\n" +
+	"\x04role\x18\x04 \x01(\x0e2 .limiquantix.agent.v1.VolumeRoleR\x04role\x12\x1f\n" +
+	"\vshared_pool\x18\x05 \x01(\bR\n" +
+	"sharedPool\x12=\n" +
+	"\arestore\x18\x06 \x01(\v2#.limiquantix.agent.v1.VolumeRestoreR\arestore\x124\n" +
+	"\x04move\x18\a \x01(\v2 .limiquantix.agent.v1.VolumeMoveR\x04move\"_\n" +
+	"\rVolumeRestore\x12\x1f\n" +
+	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
+	"snapshotId\x12-\n" +
+	"\x12restore_generation\x18\x02 \x01(\x03R\x11restoreGeneration\"W\n" +
+	"\n" +
+	"VolumeMove\x12 \n" +
+	"\ffrom_pool_id\x18\x01 \x01(\tR\n" +
+	"fromPoolId\x12'\n" +
+	"\x0fmove_generation\x18\x02 \x01(\x03R\x0emoveGeneration\"\xb9\x01\n" +
+	"\x15DesiredVolumeSnapshot\x12<\n" +
+	"\bsnapshot\x18\x01 \x01(\v2 .limiquantix.storage.v1.SnapshotR\bsnapshot\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x16\n" +
+	"\x06absent\x18\x03 \x01(\bR\x06absent\x12\x1f\n" +
+	"\vshared_pool\x18\x04 \x01(\bR\n" +
+	"sharedPool\x12\x13\n" +
+	"\x05vm_id\x18\x05 \x01(\tR\x04vmId\"\xe9\x01\n" +
 	"\vDesiredPool\x127\n" +
 	"\x04pool\x18\x01 \x01(\v2#.limiquantix.storage.v1.StoragePoolR\x04pool\x12M\n" +
 	"\asecrets\x18\x02 \x03(\v2..limiquantix.agent.v1.DesiredPool.SecretsEntryB\x03\x80\x01\x01R\asecrets\x12\x16\n" +
 	"\x06absent\x18\x03 \x01(\bR\x06absent\x1a:\n" +
 	"\fSecretsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\x8a\x01\n" +
+	"\x05value\x18\x02 \x01(\fR\x05value:\x028\x01\"\xfb\x01\n" +
 	"\fDesiredImage\x123\n" +
 	"\x05image\x18\x01 \x01(\v2\x1d.limiquantix.storage.v1.ImageR\x05image\x12\x17\n" +
 	"\apool_id\x18\x02 \x01(\tR\x06poolId\x12\x14\n" +
 	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\x12\x16\n" +
-	"\x06absent\x18\x04 \x01(\bR\x06absent\"\x8e\x02\n" +
+	"\x06absent\x18\x04 \x01(\bR\x06absent\x12\x1f\n" +
+	"\vshared_pool\x18\x05 \x01(\bR\n" +
+	"sharedPool\x12\x16\n" +
+	"\x05fetch\x18\x06 \x01(\bH\x00R\x05fetch\x12+\n" +
+	"\x11copy_from_pool_id\x18\a \x01(\tH\x00R\x0ecopyFromPoolIdB\t\n" +
+	"\acontent\"\xcc\x02\n" +
 	"\n" +
 	"OpenTunnel\x12\x1b\n" +
 	"\ttunnel_id\x18\x01 \x01(\tR\btunnelId\x12?\n" +
 	"\aconsole\x18\x02 \x01(\v2#.limiquantix.agent.v1.ConsoleTunnelH\x00R\aconsole\x12I\n" +
 	"\vconsole_log\x18\x03 \x01(\v2&.limiquantix.agent.v1.ConsoleLogTunnelH\x00R\n" +
 	"consoleLog\x12L\n" +
-	"\fimage_upload\x18\x04 \x01(\v2'.limiquantix.agent.v1.ImageUploadTunnelH\x00R\vimageUploadB\t\n" +
+	"\fimage_upload\x18\x04 \x01(\v2'.limiquantix.agent.v1.ImageUploadTunnelH\x00R\vimageUpload\x12<\n" +
+	"\x06export\x18\x05 \x01(\v2\".limiquantix.agent.v1.ExportTunnelH\x00R\x06exportB\t\n" +
 	"\apurpose\"$\n" +
 	"\rConsoleTunnel\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\"W\n" +
@@ -2681,12 +3372,22 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\x11ImageUploadTunnel\x123\n" +
 	"\x05image\x18\x01 \x01(\v2\x1d.limiquantix.storage.v1.ImageR\x05image\x12\x17\n" +
 	"\apool_id\x18\x02 \x01(\tR\x06poolId\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\"\xb8\x01\n" +
+	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\"\xa9\x01\n" +
+	"\fExportTunnel\x12\x17\n" +
+	"\apool_id\x18\x01 \x01(\tR\x06poolId\x12\x1d\n" +
+	"\tvolume_id\x18\x02 \x01(\tH\x00R\bvolumeId\x12!\n" +
+	"\vsnapshot_id\x18\x03 \x01(\tH\x00R\n" +
+	"snapshotId\x12\x1b\n" +
+	"\bimage_id\x18\x04 \x01(\tH\x00R\aimageId\x12\x16\n" +
+	"\x06offset\x18\x05 \x01(\x03R\x06offsetB\t\n" +
+	"\asubject\"\xd7\x01\n" +
 	"\rTunnelRequest\x129\n" +
 	"\x05hello\x18\x01 \x01(\v2!.limiquantix.agent.v1.TunnelHelloH\x00R\x05hello\x12\x14\n" +
 	"\x04data\x18\x02 \x01(\fH\x00R\x04data\x123\n" +
 	"\x03end\x18\x03 \x01(\v2\x1f.limiquantix.agent.v1.TunnelEndH\x00R\x03end\x12\x16\n" +
-	"\x06offset\x18\x04 \x01(\x03R\x06offsetB\t\n" +
+	"\x06offset\x18\x04 \x01(\x03R\x06offset\x12\x1d\n" +
+	"\n" +
+	"hole_bytes\x18\x05 \x01(\x03R\tholeBytesB\t\n" +
 	"\amessage\"*\n" +
 	"\vTunnelHello\x12\x1b\n" +
 	"\ttunnel_id\x18\x01 \x01(\tR\btunnelId\"\x8e\x01\n" +
@@ -2698,7 +3399,7 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\x0eTunnelResponse\x12\x14\n" +
 	"\x04data\x18\x01 \x01(\fH\x00R\x04data\x123\n" +
 	"\x03end\x18\x02 \x01(\v2\x1f.limiquantix.agent.v1.TunnelEndH\x00R\x03endB\t\n" +
-	"\amessage\"\x9e\x05\n" +
+	"\amessage\"\xf5\x05\n" +
 	"\x13ReportStatusRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1a\n" +
@@ -2713,7 +3414,8 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\x06events\x18\n" +
 	" \x03(\v2!.limiquantix.agent.v1.EventReportR\x06events\x12@\n" +
 	"\bprogress\x18\v \x03(\v2$.limiquantix.agent.v1.ObjectProgressR\bprogress\x12I\n" +
-	"\x0eorphan_details\x18\f \x03(\v2\".limiquantix.agent.v1.OrphanDetailR\rorphanDetails\"\x82\x01\n" +
+	"\x0eorphan_details\x18\f \x03(\v2\".limiquantix.agent.v1.OrphanDetailR\rorphanDetails\x12U\n" +
+	"\x10volume_snapshots\x18\r \x03(\v2*.limiquantix.agent.v1.VolumeSnapshotReportR\x0fvolumeSnapshots\"\x82\x01\n" +
 	"\x0eObjectProgress\x122\n" +
 	"\x03key\x18\x01 \x01(\v2 .limiquantix.agent.v1.DesiredKeyR\x03key\x12<\n" +
 	"\bprogress\x18\x02 \x01(\v2 .limiquantix.compute.v1.ProgressR\bprogress\"~\n" +
@@ -2731,18 +3433,28 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\x04step\x18\b \x01(\tR\x04step\x121\n" +
 	"\x14attempted_generation\x18\t \x01(\x03R\x13attemptedGeneration\x12@\n" +
 	"\x06phases\x18\n" +
-	" \x03(\v2(.limiquantix.operation.v1.OperationPhaseR\x06phases\"\xc8\x01\n" +
+	" \x03(\v2(.limiquantix.operation.v1.OperationPhaseR\x06phases\"\xd1\x02\n" +
 	"\fVolumeReport\x12\x1b\n" +
 	"\tvolume_id\x18\x01 \x01(\tR\bvolumeId\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12/\n" +
 	"\x13observed_generation\x18\x03 \x01(\x03R\x12observedGeneration\x12<\n" +
 	"\x06status\x18\x04 \x01(\v2$.limiquantix.storage.v1.VolumeStatusR\x06status\x12\x16\n" +
-	"\x06absent\x18\x05 \x01(\bR\x06absent\"}\n" +
+	"\x06absent\x18\x05 \x01(\bR\x06absent\x12/\n" +
+	"\x13restored_generation\x18\x06 \x01(\x03R\x12restoredGeneration\x12)\n" +
+	"\x10moved_generation\x18\a \x01(\x03R\x0fmovedGeneration\x12+\n" +
+	"\x11permanent_failure\x18\b \x01(\bR\x10permanentFailure\"\xd2\x01\n" +
+	"\x14VolumeSnapshotReport\x12\x1f\n" +
+	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
+	"snapshotId\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12>\n" +
+	"\x06status\x18\x03 \x01(\v2&.limiquantix.storage.v1.SnapshotStatusR\x06status\x12\x16\n" +
+	"\x06absent\x18\x04 \x01(\bR\x06absent\x12+\n" +
+	"\x11permanent_failure\x18\x05 \x01(\bR\x10permanentFailure\"}\n" +
 	"\n" +
 	"PoolReport\x12\x17\n" +
 	"\apool_id\x18\x01 \x01(\tR\x06poolId\x12>\n" +
 	"\x06status\x18\x02 \x01(\v2&.limiquantix.storage.v1.PoolNodeStatusR\x06status\x12\x16\n" +
-	"\x06absent\x18\x03 \x01(\bR\x06absent\"\xf8\x01\n" +
+	"\x06absent\x18\x03 \x01(\bR\x06absent\"\xf6\x02\n" +
 	"\x0fImageCopyReport\x12\x19\n" +
 	"\bimage_id\x18\x01 \x01(\tR\aimageId\x12\x17\n" +
 	"\apool_id\x18\x02 \x01(\tR\x06poolId\x12\x14\n" +
@@ -2751,20 +3463,31 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\x12virtual_size_bytes\x18\x05 \x01(\x03R\x10virtualSizeBytes\x12#\n" +
 	"\rcontent_bytes\x18\x06 \x01(\x03R\fcontentBytes\x12\x18\n" +
 	"\amessage\x18\a \x01(\tR\amessage\x12\x16\n" +
-	"\x06absent\x18\b \x01(\bR\x06absent\"\x98\x01\n" +
+	"\x06absent\x18\b \x01(\bR\x06absent\x12\x16\n" +
+	"\x06reason\x18\t \x01(\tR\x06reason\x12!\n" +
+	"\fstored_bytes\x18\n" +
+	" \x01(\x03R\vstoredBytes\x12\x14\n" +
+	"\x05epoch\x18\v \x01(\x03R\x05epoch\x12+\n" +
+	"\x11permanent_failure\x18\f \x01(\bR\x10permanentFailure\"\x98\x01\n" +
 	"\vEventReport\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04type\x18\x03 \x01(\tR\x04type\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\"\x16\n" +
-	"\x14ReportStatusResponse*\x88\x01\n" +
+	"\x14ReportStatusResponse*\xaa\x01\n" +
 	"\vDesiredKind\x12\x1c\n" +
 	"\x18DESIRED_KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDESIRED_KIND_VM\x10\x01\x12\x17\n" +
 	"\x13DESIRED_KIND_VOLUME\x10\x02\x12\x15\n" +
 	"\x11DESIRED_KIND_POOL\x10\x03\x12\x16\n" +
-	"\x12DESIRED_KIND_IMAGE\x10\x042\xdb\x03\n" +
+	"\x12DESIRED_KIND_IMAGE\x10\x04\x12 \n" +
+	"\x1cDESIRED_KIND_VOLUME_SNAPSHOT\x10\x05*Y\n" +
+	"\n" +
+	"VolumeRole\x12\x1b\n" +
+	"\x17VOLUME_ROLE_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14VOLUME_ROLE_EXECUTOR\x10\x01\x12\x14\n" +
+	"\x10VOLUME_ROLE_USER\x10\x022\xdb\x03\n" +
 	"\fAgentService\x12P\n" +
 	"\x05Enrol\x12\".limiquantix.agent.v1.EnrolRequest\x1a#.limiquantix.agent.v1.EnrolResponse\x12P\n" +
 	"\x05Renew\x12\".limiquantix.agent.v1.RenewRequest\x1a#.limiquantix.agent.v1.RenewResponse\x12g\n" +
@@ -2784,115 +3507,131 @@ func file_limiquantix_agent_v1_agent_proto_rawDescGZIP() []byte {
 	return file_limiquantix_agent_v1_agent_proto_rawDescData
 }
 
-var file_limiquantix_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_limiquantix_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_limiquantix_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_limiquantix_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_limiquantix_agent_v1_agent_proto_goTypes = []any{
 	(DesiredKind)(0),              // 0: limiquantix.agent.v1.DesiredKind
-	(*EnrolRequest)(nil),          // 1: limiquantix.agent.v1.EnrolRequest
-	(*EnrolResponse)(nil),         // 2: limiquantix.agent.v1.EnrolResponse
-	(*RenewRequest)(nil),          // 3: limiquantix.agent.v1.RenewRequest
-	(*RenewResponse)(nil),         // 4: limiquantix.agent.v1.RenewResponse
-	(*WatchDesiredRequest)(nil),   // 5: limiquantix.agent.v1.WatchDesiredRequest
-	(*WatchDesiredResponse)(nil),  // 6: limiquantix.agent.v1.WatchDesiredResponse
-	(*DesiredSnapshot)(nil),       // 7: limiquantix.agent.v1.DesiredSnapshot
-	(*DesiredSync)(nil),           // 8: limiquantix.agent.v1.DesiredSync
-	(*DesiredKey)(nil),            // 9: limiquantix.agent.v1.DesiredKey
-	(*DesiredObject)(nil),         // 10: limiquantix.agent.v1.DesiredObject
-	(*DesiredVM)(nil),             // 11: limiquantix.agent.v1.DesiredVM
-	(*VMVolume)(nil),              // 12: limiquantix.agent.v1.VMVolume
-	(*DesiredVolume)(nil),         // 13: limiquantix.agent.v1.DesiredVolume
-	(*DesiredPool)(nil),           // 14: limiquantix.agent.v1.DesiredPool
-	(*DesiredImage)(nil),          // 15: limiquantix.agent.v1.DesiredImage
-	(*OpenTunnel)(nil),            // 16: limiquantix.agent.v1.OpenTunnel
-	(*ConsoleTunnel)(nil),         // 17: limiquantix.agent.v1.ConsoleTunnel
-	(*ConsoleLogTunnel)(nil),      // 18: limiquantix.agent.v1.ConsoleLogTunnel
-	(*ImageUploadTunnel)(nil),     // 19: limiquantix.agent.v1.ImageUploadTunnel
-	(*TunnelRequest)(nil),         // 20: limiquantix.agent.v1.TunnelRequest
-	(*TunnelHello)(nil),           // 21: limiquantix.agent.v1.TunnelHello
-	(*TunnelEnd)(nil),             // 22: limiquantix.agent.v1.TunnelEnd
-	(*TunnelResponse)(nil),        // 23: limiquantix.agent.v1.TunnelResponse
-	(*ReportStatusRequest)(nil),   // 24: limiquantix.agent.v1.ReportStatusRequest
-	(*ObjectProgress)(nil),        // 25: limiquantix.agent.v1.ObjectProgress
-	(*OrphanDetail)(nil),          // 26: limiquantix.agent.v1.OrphanDetail
-	(*VMReport)(nil),              // 27: limiquantix.agent.v1.VMReport
-	(*VolumeReport)(nil),          // 28: limiquantix.agent.v1.VolumeReport
-	(*PoolReport)(nil),            // 29: limiquantix.agent.v1.PoolReport
-	(*ImageCopyReport)(nil),       // 30: limiquantix.agent.v1.ImageCopyReport
-	(*EventReport)(nil),           // 31: limiquantix.agent.v1.EventReport
-	(*ReportStatusResponse)(nil),  // 32: limiquantix.agent.v1.ReportStatusResponse
-	nil,                           // 33: limiquantix.agent.v1.DesiredPool.SecretsEntry
-	(*v1.VMSpec)(nil),             // 34: limiquantix.compute.v1.VMSpec
-	(*v11.Volume)(nil),            // 35: limiquantix.storage.v1.Volume
-	(*v11.StoragePool)(nil),       // 36: limiquantix.storage.v1.StoragePool
-	(*v11.Image)(nil),             // 37: limiquantix.storage.v1.Image
-	(*v1.DriverStatus)(nil),       // 38: limiquantix.compute.v1.DriverStatus
-	(*v1.Orphan)(nil),             // 39: limiquantix.compute.v1.Orphan
-	(*v1.Progress)(nil),           // 40: limiquantix.compute.v1.Progress
-	(*v1.VMStatus)(nil),           // 41: limiquantix.compute.v1.VMStatus
-	(*v12.OperationPhase)(nil),    // 42: limiquantix.operation.v1.OperationPhase
-	(*v11.VolumeStatus)(nil),      // 43: limiquantix.storage.v1.VolumeStatus
-	(*v11.PoolNodeStatus)(nil),    // 44: limiquantix.storage.v1.PoolNodeStatus
-	(*timestamppb.Timestamp)(nil), // 45: google.protobuf.Timestamp
+	(VolumeRole)(0),               // 1: limiquantix.agent.v1.VolumeRole
+	(*EnrolRequest)(nil),          // 2: limiquantix.agent.v1.EnrolRequest
+	(*EnrolResponse)(nil),         // 3: limiquantix.agent.v1.EnrolResponse
+	(*RenewRequest)(nil),          // 4: limiquantix.agent.v1.RenewRequest
+	(*RenewResponse)(nil),         // 5: limiquantix.agent.v1.RenewResponse
+	(*WatchDesiredRequest)(nil),   // 6: limiquantix.agent.v1.WatchDesiredRequest
+	(*WatchDesiredResponse)(nil),  // 7: limiquantix.agent.v1.WatchDesiredResponse
+	(*DesiredSnapshot)(nil),       // 8: limiquantix.agent.v1.DesiredSnapshot
+	(*DesiredSync)(nil),           // 9: limiquantix.agent.v1.DesiredSync
+	(*DesiredKey)(nil),            // 10: limiquantix.agent.v1.DesiredKey
+	(*DesiredObject)(nil),         // 11: limiquantix.agent.v1.DesiredObject
+	(*DesiredVM)(nil),             // 12: limiquantix.agent.v1.DesiredVM
+	(*VMVolume)(nil),              // 13: limiquantix.agent.v1.VMVolume
+	(*DesiredVolume)(nil),         // 14: limiquantix.agent.v1.DesiredVolume
+	(*VolumeRestore)(nil),         // 15: limiquantix.agent.v1.VolumeRestore
+	(*VolumeMove)(nil),            // 16: limiquantix.agent.v1.VolumeMove
+	(*DesiredVolumeSnapshot)(nil), // 17: limiquantix.agent.v1.DesiredVolumeSnapshot
+	(*DesiredPool)(nil),           // 18: limiquantix.agent.v1.DesiredPool
+	(*DesiredImage)(nil),          // 19: limiquantix.agent.v1.DesiredImage
+	(*OpenTunnel)(nil),            // 20: limiquantix.agent.v1.OpenTunnel
+	(*ConsoleTunnel)(nil),         // 21: limiquantix.agent.v1.ConsoleTunnel
+	(*ConsoleLogTunnel)(nil),      // 22: limiquantix.agent.v1.ConsoleLogTunnel
+	(*ImageUploadTunnel)(nil),     // 23: limiquantix.agent.v1.ImageUploadTunnel
+	(*ExportTunnel)(nil),          // 24: limiquantix.agent.v1.ExportTunnel
+	(*TunnelRequest)(nil),         // 25: limiquantix.agent.v1.TunnelRequest
+	(*TunnelHello)(nil),           // 26: limiquantix.agent.v1.TunnelHello
+	(*TunnelEnd)(nil),             // 27: limiquantix.agent.v1.TunnelEnd
+	(*TunnelResponse)(nil),        // 28: limiquantix.agent.v1.TunnelResponse
+	(*ReportStatusRequest)(nil),   // 29: limiquantix.agent.v1.ReportStatusRequest
+	(*ObjectProgress)(nil),        // 30: limiquantix.agent.v1.ObjectProgress
+	(*OrphanDetail)(nil),          // 31: limiquantix.agent.v1.OrphanDetail
+	(*VMReport)(nil),              // 32: limiquantix.agent.v1.VMReport
+	(*VolumeReport)(nil),          // 33: limiquantix.agent.v1.VolumeReport
+	(*VolumeSnapshotReport)(nil),  // 34: limiquantix.agent.v1.VolumeSnapshotReport
+	(*PoolReport)(nil),            // 35: limiquantix.agent.v1.PoolReport
+	(*ImageCopyReport)(nil),       // 36: limiquantix.agent.v1.ImageCopyReport
+	(*EventReport)(nil),           // 37: limiquantix.agent.v1.EventReport
+	(*ReportStatusResponse)(nil),  // 38: limiquantix.agent.v1.ReportStatusResponse
+	nil,                           // 39: limiquantix.agent.v1.DesiredPool.SecretsEntry
+	(*v1.VMSpec)(nil),             // 40: limiquantix.compute.v1.VMSpec
+	(*v11.Volume)(nil),            // 41: limiquantix.storage.v1.Volume
+	(*v11.Snapshot)(nil),          // 42: limiquantix.storage.v1.Snapshot
+	(*v11.StoragePool)(nil),       // 43: limiquantix.storage.v1.StoragePool
+	(*v11.Image)(nil),             // 44: limiquantix.storage.v1.Image
+	(*v1.DriverStatus)(nil),       // 45: limiquantix.compute.v1.DriverStatus
+	(*v1.Orphan)(nil),             // 46: limiquantix.compute.v1.Orphan
+	(*v1.Progress)(nil),           // 47: limiquantix.compute.v1.Progress
+	(*v1.VMStatus)(nil),           // 48: limiquantix.compute.v1.VMStatus
+	(*v12.OperationPhase)(nil),    // 49: limiquantix.operation.v1.OperationPhase
+	(*v11.VolumeStatus)(nil),      // 50: limiquantix.storage.v1.VolumeStatus
+	(*v11.SnapshotStatus)(nil),    // 51: limiquantix.storage.v1.SnapshotStatus
+	(*v11.PoolNodeStatus)(nil),    // 52: limiquantix.storage.v1.PoolNodeStatus
+	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
 }
 var file_limiquantix_agent_v1_agent_proto_depIdxs = []int32{
-	7,  // 0: limiquantix.agent.v1.WatchDesiredResponse.snapshot:type_name -> limiquantix.agent.v1.DesiredSnapshot
-	10, // 1: limiquantix.agent.v1.WatchDesiredResponse.upsert:type_name -> limiquantix.agent.v1.DesiredObject
-	9,  // 2: limiquantix.agent.v1.WatchDesiredResponse.remove:type_name -> limiquantix.agent.v1.DesiredKey
-	8,  // 3: limiquantix.agent.v1.WatchDesiredResponse.sync:type_name -> limiquantix.agent.v1.DesiredSync
-	16, // 4: limiquantix.agent.v1.WatchDesiredResponse.open_tunnel:type_name -> limiquantix.agent.v1.OpenTunnel
+	8,  // 0: limiquantix.agent.v1.WatchDesiredResponse.snapshot:type_name -> limiquantix.agent.v1.DesiredSnapshot
+	11, // 1: limiquantix.agent.v1.WatchDesiredResponse.upsert:type_name -> limiquantix.agent.v1.DesiredObject
+	10, // 2: limiquantix.agent.v1.WatchDesiredResponse.remove:type_name -> limiquantix.agent.v1.DesiredKey
+	9,  // 3: limiquantix.agent.v1.WatchDesiredResponse.sync:type_name -> limiquantix.agent.v1.DesiredSync
+	20, // 4: limiquantix.agent.v1.WatchDesiredResponse.open_tunnel:type_name -> limiquantix.agent.v1.OpenTunnel
 	0,  // 5: limiquantix.agent.v1.DesiredKey.kind:type_name -> limiquantix.agent.v1.DesiredKind
-	9,  // 6: limiquantix.agent.v1.DesiredObject.key:type_name -> limiquantix.agent.v1.DesiredKey
-	11, // 7: limiquantix.agent.v1.DesiredObject.vm:type_name -> limiquantix.agent.v1.DesiredVM
-	13, // 8: limiquantix.agent.v1.DesiredObject.volume:type_name -> limiquantix.agent.v1.DesiredVolume
-	14, // 9: limiquantix.agent.v1.DesiredObject.pool:type_name -> limiquantix.agent.v1.DesiredPool
-	15, // 10: limiquantix.agent.v1.DesiredObject.image:type_name -> limiquantix.agent.v1.DesiredImage
-	34, // 11: limiquantix.agent.v1.DesiredVM.spec:type_name -> limiquantix.compute.v1.VMSpec
-	12, // 12: limiquantix.agent.v1.DesiredVM.volumes:type_name -> limiquantix.agent.v1.VMVolume
-	35, // 13: limiquantix.agent.v1.DesiredVolume.volume:type_name -> limiquantix.storage.v1.Volume
-	36, // 14: limiquantix.agent.v1.DesiredPool.pool:type_name -> limiquantix.storage.v1.StoragePool
-	33, // 15: limiquantix.agent.v1.DesiredPool.secrets:type_name -> limiquantix.agent.v1.DesiredPool.SecretsEntry
-	37, // 16: limiquantix.agent.v1.DesiredImage.image:type_name -> limiquantix.storage.v1.Image
-	17, // 17: limiquantix.agent.v1.OpenTunnel.console:type_name -> limiquantix.agent.v1.ConsoleTunnel
-	18, // 18: limiquantix.agent.v1.OpenTunnel.console_log:type_name -> limiquantix.agent.v1.ConsoleLogTunnel
-	19, // 19: limiquantix.agent.v1.OpenTunnel.image_upload:type_name -> limiquantix.agent.v1.ImageUploadTunnel
-	37, // 20: limiquantix.agent.v1.ImageUploadTunnel.image:type_name -> limiquantix.storage.v1.Image
-	21, // 21: limiquantix.agent.v1.TunnelRequest.hello:type_name -> limiquantix.agent.v1.TunnelHello
-	22, // 22: limiquantix.agent.v1.TunnelRequest.end:type_name -> limiquantix.agent.v1.TunnelEnd
-	30, // 23: limiquantix.agent.v1.TunnelEnd.image:type_name -> limiquantix.agent.v1.ImageCopyReport
-	22, // 24: limiquantix.agent.v1.TunnelResponse.end:type_name -> limiquantix.agent.v1.TunnelEnd
-	27, // 25: limiquantix.agent.v1.ReportStatusRequest.vms:type_name -> limiquantix.agent.v1.VMReport
-	28, // 26: limiquantix.agent.v1.ReportStatusRequest.volumes:type_name -> limiquantix.agent.v1.VolumeReport
-	29, // 27: limiquantix.agent.v1.ReportStatusRequest.pools:type_name -> limiquantix.agent.v1.PoolReport
-	30, // 28: limiquantix.agent.v1.ReportStatusRequest.images:type_name -> limiquantix.agent.v1.ImageCopyReport
-	38, // 29: limiquantix.agent.v1.ReportStatusRequest.drivers:type_name -> limiquantix.compute.v1.DriverStatus
-	39, // 30: limiquantix.agent.v1.ReportStatusRequest.orphans:type_name -> limiquantix.compute.v1.Orphan
-	31, // 31: limiquantix.agent.v1.ReportStatusRequest.events:type_name -> limiquantix.agent.v1.EventReport
-	25, // 32: limiquantix.agent.v1.ReportStatusRequest.progress:type_name -> limiquantix.agent.v1.ObjectProgress
-	26, // 33: limiquantix.agent.v1.ReportStatusRequest.orphan_details:type_name -> limiquantix.agent.v1.OrphanDetail
-	9,  // 34: limiquantix.agent.v1.ObjectProgress.key:type_name -> limiquantix.agent.v1.DesiredKey
-	40, // 35: limiquantix.agent.v1.ObjectProgress.progress:type_name -> limiquantix.compute.v1.Progress
-	11, // 36: limiquantix.agent.v1.OrphanDetail.vm:type_name -> limiquantix.agent.v1.DesiredVM
-	13, // 37: limiquantix.agent.v1.OrphanDetail.volumes:type_name -> limiquantix.agent.v1.DesiredVolume
-	41, // 38: limiquantix.agent.v1.VMReport.status:type_name -> limiquantix.compute.v1.VMStatus
-	42, // 39: limiquantix.agent.v1.VMReport.phases:type_name -> limiquantix.operation.v1.OperationPhase
-	43, // 40: limiquantix.agent.v1.VolumeReport.status:type_name -> limiquantix.storage.v1.VolumeStatus
-	44, // 41: limiquantix.agent.v1.PoolReport.status:type_name -> limiquantix.storage.v1.PoolNodeStatus
-	45, // 42: limiquantix.agent.v1.EventReport.time:type_name -> google.protobuf.Timestamp
-	1,  // 43: limiquantix.agent.v1.AgentService.Enrol:input_type -> limiquantix.agent.v1.EnrolRequest
-	3,  // 44: limiquantix.agent.v1.AgentService.Renew:input_type -> limiquantix.agent.v1.RenewRequest
-	5,  // 45: limiquantix.agent.v1.AgentService.WatchDesired:input_type -> limiquantix.agent.v1.WatchDesiredRequest
-	24, // 46: limiquantix.agent.v1.AgentService.ReportStatus:input_type -> limiquantix.agent.v1.ReportStatusRequest
-	20, // 47: limiquantix.agent.v1.AgentService.Tunnel:input_type -> limiquantix.agent.v1.TunnelRequest
-	2,  // 48: limiquantix.agent.v1.AgentService.Enrol:output_type -> limiquantix.agent.v1.EnrolResponse
-	4,  // 49: limiquantix.agent.v1.AgentService.Renew:output_type -> limiquantix.agent.v1.RenewResponse
-	6,  // 50: limiquantix.agent.v1.AgentService.WatchDesired:output_type -> limiquantix.agent.v1.WatchDesiredResponse
-	32, // 51: limiquantix.agent.v1.AgentService.ReportStatus:output_type -> limiquantix.agent.v1.ReportStatusResponse
-	23, // 52: limiquantix.agent.v1.AgentService.Tunnel:output_type -> limiquantix.agent.v1.TunnelResponse
-	48, // [48:53] is the sub-list for method output_type
-	43, // [43:48] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	10, // 6: limiquantix.agent.v1.DesiredObject.key:type_name -> limiquantix.agent.v1.DesiredKey
+	12, // 7: limiquantix.agent.v1.DesiredObject.vm:type_name -> limiquantix.agent.v1.DesiredVM
+	14, // 8: limiquantix.agent.v1.DesiredObject.volume:type_name -> limiquantix.agent.v1.DesiredVolume
+	18, // 9: limiquantix.agent.v1.DesiredObject.pool:type_name -> limiquantix.agent.v1.DesiredPool
+	19, // 10: limiquantix.agent.v1.DesiredObject.image:type_name -> limiquantix.agent.v1.DesiredImage
+	17, // 11: limiquantix.agent.v1.DesiredObject.volume_snapshot:type_name -> limiquantix.agent.v1.DesiredVolumeSnapshot
+	40, // 12: limiquantix.agent.v1.DesiredVM.spec:type_name -> limiquantix.compute.v1.VMSpec
+	13, // 13: limiquantix.agent.v1.DesiredVM.volumes:type_name -> limiquantix.agent.v1.VMVolume
+	41, // 14: limiquantix.agent.v1.DesiredVolume.volume:type_name -> limiquantix.storage.v1.Volume
+	1,  // 15: limiquantix.agent.v1.DesiredVolume.role:type_name -> limiquantix.agent.v1.VolumeRole
+	15, // 16: limiquantix.agent.v1.DesiredVolume.restore:type_name -> limiquantix.agent.v1.VolumeRestore
+	16, // 17: limiquantix.agent.v1.DesiredVolume.move:type_name -> limiquantix.agent.v1.VolumeMove
+	42, // 18: limiquantix.agent.v1.DesiredVolumeSnapshot.snapshot:type_name -> limiquantix.storage.v1.Snapshot
+	43, // 19: limiquantix.agent.v1.DesiredPool.pool:type_name -> limiquantix.storage.v1.StoragePool
+	39, // 20: limiquantix.agent.v1.DesiredPool.secrets:type_name -> limiquantix.agent.v1.DesiredPool.SecretsEntry
+	44, // 21: limiquantix.agent.v1.DesiredImage.image:type_name -> limiquantix.storage.v1.Image
+	21, // 22: limiquantix.agent.v1.OpenTunnel.console:type_name -> limiquantix.agent.v1.ConsoleTunnel
+	22, // 23: limiquantix.agent.v1.OpenTunnel.console_log:type_name -> limiquantix.agent.v1.ConsoleLogTunnel
+	23, // 24: limiquantix.agent.v1.OpenTunnel.image_upload:type_name -> limiquantix.agent.v1.ImageUploadTunnel
+	24, // 25: limiquantix.agent.v1.OpenTunnel.export:type_name -> limiquantix.agent.v1.ExportTunnel
+	44, // 26: limiquantix.agent.v1.ImageUploadTunnel.image:type_name -> limiquantix.storage.v1.Image
+	26, // 27: limiquantix.agent.v1.TunnelRequest.hello:type_name -> limiquantix.agent.v1.TunnelHello
+	27, // 28: limiquantix.agent.v1.TunnelRequest.end:type_name -> limiquantix.agent.v1.TunnelEnd
+	36, // 29: limiquantix.agent.v1.TunnelEnd.image:type_name -> limiquantix.agent.v1.ImageCopyReport
+	27, // 30: limiquantix.agent.v1.TunnelResponse.end:type_name -> limiquantix.agent.v1.TunnelEnd
+	32, // 31: limiquantix.agent.v1.ReportStatusRequest.vms:type_name -> limiquantix.agent.v1.VMReport
+	33, // 32: limiquantix.agent.v1.ReportStatusRequest.volumes:type_name -> limiquantix.agent.v1.VolumeReport
+	35, // 33: limiquantix.agent.v1.ReportStatusRequest.pools:type_name -> limiquantix.agent.v1.PoolReport
+	36, // 34: limiquantix.agent.v1.ReportStatusRequest.images:type_name -> limiquantix.agent.v1.ImageCopyReport
+	45, // 35: limiquantix.agent.v1.ReportStatusRequest.drivers:type_name -> limiquantix.compute.v1.DriverStatus
+	46, // 36: limiquantix.agent.v1.ReportStatusRequest.orphans:type_name -> limiquantix.compute.v1.Orphan
+	37, // 37: limiquantix.agent.v1.ReportStatusRequest.events:type_name -> limiquantix.agent.v1.EventReport
+	30, // 38: limiquantix.agent.v1.ReportStatusRequest.progress:type_name -> limiquantix.agent.v1.ObjectProgress
+	31, // 39: limiquantix.agent.v1.ReportStatusRequest.orphan_details:type_name -> limiquantix.agent.v1.OrphanDetail
+	34, // 40: limiquantix.agent.v1.ReportStatusRequest.volume_snapshots:type_name -> limiquantix.agent.v1.VolumeSnapshotReport
+	10, // 41: limiquantix.agent.v1.ObjectProgress.key:type_name -> limiquantix.agent.v1.DesiredKey
+	47, // 42: limiquantix.agent.v1.ObjectProgress.progress:type_name -> limiquantix.compute.v1.Progress
+	12, // 43: limiquantix.agent.v1.OrphanDetail.vm:type_name -> limiquantix.agent.v1.DesiredVM
+	14, // 44: limiquantix.agent.v1.OrphanDetail.volumes:type_name -> limiquantix.agent.v1.DesiredVolume
+	48, // 45: limiquantix.agent.v1.VMReport.status:type_name -> limiquantix.compute.v1.VMStatus
+	49, // 46: limiquantix.agent.v1.VMReport.phases:type_name -> limiquantix.operation.v1.OperationPhase
+	50, // 47: limiquantix.agent.v1.VolumeReport.status:type_name -> limiquantix.storage.v1.VolumeStatus
+	51, // 48: limiquantix.agent.v1.VolumeSnapshotReport.status:type_name -> limiquantix.storage.v1.SnapshotStatus
+	52, // 49: limiquantix.agent.v1.PoolReport.status:type_name -> limiquantix.storage.v1.PoolNodeStatus
+	53, // 50: limiquantix.agent.v1.EventReport.time:type_name -> google.protobuf.Timestamp
+	2,  // 51: limiquantix.agent.v1.AgentService.Enrol:input_type -> limiquantix.agent.v1.EnrolRequest
+	4,  // 52: limiquantix.agent.v1.AgentService.Renew:input_type -> limiquantix.agent.v1.RenewRequest
+	6,  // 53: limiquantix.agent.v1.AgentService.WatchDesired:input_type -> limiquantix.agent.v1.WatchDesiredRequest
+	29, // 54: limiquantix.agent.v1.AgentService.ReportStatus:input_type -> limiquantix.agent.v1.ReportStatusRequest
+	25, // 55: limiquantix.agent.v1.AgentService.Tunnel:input_type -> limiquantix.agent.v1.TunnelRequest
+	3,  // 56: limiquantix.agent.v1.AgentService.Enrol:output_type -> limiquantix.agent.v1.EnrolResponse
+	5,  // 57: limiquantix.agent.v1.AgentService.Renew:output_type -> limiquantix.agent.v1.RenewResponse
+	7,  // 58: limiquantix.agent.v1.AgentService.WatchDesired:output_type -> limiquantix.agent.v1.WatchDesiredResponse
+	38, // 59: limiquantix.agent.v1.AgentService.ReportStatus:output_type -> limiquantix.agent.v1.ReportStatusResponse
+	28, // 60: limiquantix.agent.v1.AgentService.Tunnel:output_type -> limiquantix.agent.v1.TunnelResponse
+	56, // [56:61] is the sub-list for method output_type
+	51, // [51:56] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_limiquantix_agent_v1_agent_proto_init() }
@@ -2912,18 +3651,29 @@ func file_limiquantix_agent_v1_agent_proto_init() {
 		(*DesiredObject_Volume)(nil),
 		(*DesiredObject_Pool)(nil),
 		(*DesiredObject_Image)(nil),
+		(*DesiredObject_VolumeSnapshot)(nil),
 	}
-	file_limiquantix_agent_v1_agent_proto_msgTypes[15].OneofWrappers = []any{
+	file_limiquantix_agent_v1_agent_proto_msgTypes[17].OneofWrappers = []any{
+		(*DesiredImage_Fetch)(nil),
+		(*DesiredImage_CopyFromPoolId)(nil),
+	}
+	file_limiquantix_agent_v1_agent_proto_msgTypes[18].OneofWrappers = []any{
 		(*OpenTunnel_Console)(nil),
 		(*OpenTunnel_ConsoleLog)(nil),
 		(*OpenTunnel_ImageUpload)(nil),
+		(*OpenTunnel_Export)(nil),
 	}
-	file_limiquantix_agent_v1_agent_proto_msgTypes[19].OneofWrappers = []any{
+	file_limiquantix_agent_v1_agent_proto_msgTypes[22].OneofWrappers = []any{
+		(*ExportTunnel_VolumeId)(nil),
+		(*ExportTunnel_SnapshotId)(nil),
+		(*ExportTunnel_ImageId)(nil),
+	}
+	file_limiquantix_agent_v1_agent_proto_msgTypes[23].OneofWrappers = []any{
 		(*TunnelRequest_Hello)(nil),
 		(*TunnelRequest_Data)(nil),
 		(*TunnelRequest_End)(nil),
 	}
-	file_limiquantix_agent_v1_agent_proto_msgTypes[22].OneofWrappers = []any{
+	file_limiquantix_agent_v1_agent_proto_msgTypes[26].OneofWrappers = []any{
 		(*TunnelResponse_Data)(nil),
 		(*TunnelResponse_End)(nil),
 	}
@@ -2932,8 +3682,8 @@ func file_limiquantix_agent_v1_agent_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_limiquantix_agent_v1_agent_proto_rawDesc), len(file_limiquantix_agent_v1_agent_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   33,
+			NumEnums:      2,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -90,7 +90,8 @@ type ComputeDriverServiceClient interface {
 	AttachInterface(ctx context.Context, in *AttachInterfaceRequest, opts ...grpc.CallOption) (*AttachInterfaceResponse, error)
 	// DetachInterface removes an interface and returns when the guest has let it go. Absent: OK.
 	DetachInterface(ctx context.Context, in *DetachInterfaceRequest, opts ...grpc.CallOption) (*DetachInterfaceResponse, error)
-	// ResizeDisk tells a running guest that a disk has grown; the volume was resized by its storage driver first. Not running: OK, nothing to tell.
+	// ResizeDisk tells a running guest that a disk has grown. A volume in a file is grown by this very call, because the hypervisor has it open; any other was resized by its
+	// storage driver first. Not running: OK, nothing to tell.
 	ResizeDisk(ctx context.Context, in *ResizeDiskRequest, opts ...grpc.CallOption) (*ResizeDiskResponse, error)
 	// SetLink sets an interface's link up or down.
 	SetLink(ctx context.Context, in *SetLinkRequest, opts ...grpc.CallOption) (*SetLinkResponse, error)
@@ -478,7 +479,8 @@ type ComputeDriverServiceServer interface {
 	AttachInterface(context.Context, *AttachInterfaceRequest) (*AttachInterfaceResponse, error)
 	// DetachInterface removes an interface and returns when the guest has let it go. Absent: OK.
 	DetachInterface(context.Context, *DetachInterfaceRequest) (*DetachInterfaceResponse, error)
-	// ResizeDisk tells a running guest that a disk has grown; the volume was resized by its storage driver first. Not running: OK, nothing to tell.
+	// ResizeDisk tells a running guest that a disk has grown. A volume in a file is grown by this very call, because the hypervisor has it open; any other was resized by its
+	// storage driver first. Not running: OK, nothing to tell.
 	ResizeDisk(context.Context, *ResizeDiskRequest) (*ResizeDiskResponse, error)
 	// SetLink sets an interface's link up or down.
 	SetLink(context.Context, *SetLinkRequest) (*SetLinkResponse, error)

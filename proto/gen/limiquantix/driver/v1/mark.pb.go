@@ -83,7 +83,7 @@ type OwnershipMark struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Cluster, a UUID.
 	ClusterId string `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
-	// Node, a UUID.
+	// Node, a UUID; empty on what lies in a pool that several nodes share: it is the cluster's, and every node lists it.
 	NodeId string `protobuf:"bytes,2,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
 	// Object in the controller, a UUID.
 	ObjectId string `protobuf:"bytes,3,opt,name=object_id,json=objectId,proto3" json:"object_id,omitempty"`

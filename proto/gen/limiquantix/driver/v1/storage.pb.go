@@ -44,6 +44,8 @@ const (
 	StorageFeature_STORAGE_FEATURE_EXPORT StorageFeature = 7
 	// Volumes take room only as they are written.
 	StorageFeature_STORAGE_FEATURE_THIN StorageFeature = 8
+	// ImportVolume.
+	StorageFeature_STORAGE_FEATURE_IMPORT StorageFeature = 9
 )
 
 // Enum value maps for StorageFeature.
@@ -58,6 +60,7 @@ var (
 		6: "STORAGE_FEATURE_CLONE",
 		7: "STORAGE_FEATURE_EXPORT",
 		8: "STORAGE_FEATURE_THIN",
+		9: "STORAGE_FEATURE_IMPORT",
 	}
 	StorageFeature_value = map[string]int32{
 		"STORAGE_FEATURE_UNSPECIFIED":          0,
@@ -69,6 +72,7 @@ var (
 		"STORAGE_FEATURE_CLONE":                6,
 		"STORAGE_FEATURE_EXPORT":               7,
 		"STORAGE_FEATURE_THIN":                 8,
+		"STORAGE_FEATURE_IMPORT":               9,
 	}
 )
 
@@ -1452,7 +1456,9 @@ type AttachVolumeRequest struct {
 	// Whether the guest may only read.
 	ReadOnly bool `protobuf:"varint,4,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
 	// Whether other nodes may attach it too.
-	Shared        bool `protobuf:"varint,5,opt,name=shared,proto3" json:"shared,omitempty"`
+	Shared bool `protobuf:"varint,5,opt,name=shared,proto3" json:"shared,omitempty"`
+	// Node whose attachment is void, a UUID: it was fenced. Its attachment is ended first. Empty = none.
+	FencedNodeId  string `protobuf:"bytes,6,opt,name=fenced_node_id,json=fencedNodeId,proto3" json:"fenced_node_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1520,6 +1526,13 @@ func (x *AttachVolumeRequest) GetShared() bool {
 		return x.Shared
 	}
 	return false
+}
+
+func (x *AttachVolumeRequest) GetFencedNodeId() string {
+	if x != nil {
+		return x.FencedNodeId
+	}
+	return ""
 }
 
 // AttachVolumeResponse says how the volume is used.
@@ -1694,7 +1707,9 @@ type Snapshot struct {
 	// When it was taken.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Opaque handle.
-	Handle        []byte `protobuf:"bytes,7,opt,name=handle,proto3" json:"handle,omitempty"`
+	Handle []byte `protobuf:"bytes,7,opt,name=handle,proto3" json:"handle,omitempty"`
+	// Whether CommitSnapshot is waited for. Pending snapshots are not listed.
+	Pending       bool `protobuf:"varint,8,opt,name=pending,proto3" json:"pending,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1776,6 +1791,13 @@ func (x *Snapshot) GetHandle() []byte {
 		return x.Handle
 	}
 	return nil
+}
+
+func (x *Snapshot) GetPending() bool {
+	if x != nil {
+		return x.Pending
+	}
+	return false
 }
 
 // CreateSnapshotRequest takes a snapshot.
@@ -1865,7 +1887,7 @@ type CreateSnapshotResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The snapshot.
 	Snapshot *Snapshot `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
-	// With COMPUTE_SWITCH: the overlay to switch the running domain to; unset otherwise.
+	// While pending: the overlay to switch the running domain to; unset otherwise.
 	Overlay       *DiskSource `protobuf:"bytes,2,opt,name=overlay,proto3" json:"overlay,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1915,6 +1937,125 @@ func (x *CreateSnapshotResponse) GetOverlay() *DiskSource {
 	return nil
 }
 
+// CommitSnapshotRequest ends a pending snapshot.
+type CommitSnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pool it lies in.
+	PoolId string `protobuf:"bytes,1,opt,name=pool_id,json=poolId,proto3" json:"pool_id,omitempty"`
+	// Key.
+	SnapshotId string `protobuf:"bytes,2,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	// Volume that it was taken of.
+	VolumeId string `protobuf:"bytes,3,opt,name=volume_id,json=volumeId,proto3" json:"volume_id,omitempty"`
+	// Handle of the snapshot, if known.
+	Handle        []byte `protobuf:"bytes,4,opt,name=handle,proto3" json:"handle,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitSnapshotRequest) Reset() {
+	*x = CommitSnapshotRequest{}
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitSnapshotRequest) ProtoMessage() {}
+
+func (x *CommitSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*CommitSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *CommitSnapshotRequest) GetPoolId() string {
+	if x != nil {
+		return x.PoolId
+	}
+	return ""
+}
+
+func (x *CommitSnapshotRequest) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+func (x *CommitSnapshotRequest) GetVolumeId() string {
+	if x != nil {
+		return x.VolumeId
+	}
+	return ""
+}
+
+func (x *CommitSnapshotRequest) GetHandle() []byte {
+	if x != nil {
+		return x.Handle
+	}
+	return nil
+}
+
+// CommitSnapshotResponse is the snapshot, taken.
+type CommitSnapshotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The snapshot.
+	Snapshot      *Snapshot `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitSnapshotResponse) Reset() {
+	*x = CommitSnapshotResponse{}
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitSnapshotResponse) ProtoMessage() {}
+
+func (x *CommitSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*CommitSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *CommitSnapshotResponse) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
 // DeleteSnapshotRequest removes a snapshot.
 type DeleteSnapshotRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1930,7 +2071,7 @@ type DeleteSnapshotRequest struct {
 
 func (x *DeleteSnapshotRequest) Reset() {
 	*x = DeleteSnapshotRequest{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[27]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1942,7 +2083,7 @@ func (x *DeleteSnapshotRequest) String() string {
 func (*DeleteSnapshotRequest) ProtoMessage() {}
 
 func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[27]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1955,7 +2096,7 @@ func (x *DeleteSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{27}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DeleteSnapshotRequest) GetPoolId() string {
@@ -1988,7 +2129,7 @@ type DeleteSnapshotResponse struct {
 
 func (x *DeleteSnapshotResponse) Reset() {
 	*x = DeleteSnapshotResponse{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[28]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2141,7 @@ func (x *DeleteSnapshotResponse) String() string {
 func (*DeleteSnapshotResponse) ProtoMessage() {}
 
 func (x *DeleteSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[28]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2154,7 @@ func (x *DeleteSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{28}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{30}
 }
 
 // ListSnapshotsRequest asks for a page of snapshots.
@@ -2033,7 +2174,7 @@ type ListSnapshotsRequest struct {
 
 func (x *ListSnapshotsRequest) Reset() {
 	*x = ListSnapshotsRequest{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[29]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2045,7 +2186,7 @@ func (x *ListSnapshotsRequest) String() string {
 func (*ListSnapshotsRequest) ProtoMessage() {}
 
 func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[29]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2058,7 +2199,7 @@ func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{29}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ListSnapshotsRequest) GetPoolId() string {
@@ -2102,7 +2243,7 @@ type ListSnapshotsResponse struct {
 
 func (x *ListSnapshotsResponse) Reset() {
 	*x = ListSnapshotsResponse{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[30]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2255,7 @@ func (x *ListSnapshotsResponse) String() string {
 func (*ListSnapshotsResponse) ProtoMessage() {}
 
 func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[30]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2268,7 @@ func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
 func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{30}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
@@ -2159,7 +2300,7 @@ type RestoreSnapshotRequest struct {
 
 func (x *RestoreSnapshotRequest) Reset() {
 	*x = RestoreSnapshotRequest{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[31]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2312,7 @@ func (x *RestoreSnapshotRequest) String() string {
 func (*RestoreSnapshotRequest) ProtoMessage() {}
 
 func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[31]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2325,7 @@ func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{31}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RestoreSnapshotRequest) GetPoolId() string {
@@ -2219,7 +2360,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[32]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2231,7 +2372,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[32]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2244,7 +2385,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{32}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *RestoreSnapshotResponse) GetVolume() *Volume {
@@ -2277,7 +2418,7 @@ type Image struct {
 
 func (x *Image) Reset() {
 	*x = Image{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[33]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2289,7 +2430,7 @@ func (x *Image) String() string {
 func (*Image) ProtoMessage() {}
 
 func (x *Image) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[33]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2302,7 +2443,7 @@ func (x *Image) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Image.ProtoReflect.Descriptor instead.
 func (*Image) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{33}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Image) GetPoolId() string {
@@ -2370,7 +2511,7 @@ type ImportImageRequest struct {
 
 func (x *ImportImageRequest) Reset() {
 	*x = ImportImageRequest{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[34]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2382,7 +2523,7 @@ func (x *ImportImageRequest) String() string {
 func (*ImportImageRequest) ProtoMessage() {}
 
 func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[34]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2395,7 +2536,7 @@ func (x *ImportImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageRequest.ProtoReflect.Descriptor instead.
 func (*ImportImageRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{34}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ImportImageRequest) GetMessage() isImportImageRequest_Message {
@@ -2462,7 +2603,7 @@ type ImportImageHeader struct {
 
 func (x *ImportImageHeader) Reset() {
 	*x = ImportImageHeader{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[35]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2474,7 +2615,7 @@ func (x *ImportImageHeader) String() string {
 func (*ImportImageHeader) ProtoMessage() {}
 
 func (x *ImportImageHeader) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[35]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2487,7 +2628,7 @@ func (x *ImportImageHeader) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageHeader.ProtoReflect.Descriptor instead.
 func (*ImportImageHeader) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{35}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ImportImageHeader) GetPoolId() string {
@@ -2543,7 +2684,7 @@ type ImportImageResponse struct {
 
 func (x *ImportImageResponse) Reset() {
 	*x = ImportImageResponse{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[36]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2555,7 +2696,7 @@ func (x *ImportImageResponse) String() string {
 func (*ImportImageResponse) ProtoMessage() {}
 
 func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[36]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2568,7 +2709,7 @@ func (x *ImportImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportImageResponse.ProtoReflect.Descriptor instead.
 func (*ImportImageResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{36}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ImportImageResponse) GetImage() *Image {
@@ -2591,7 +2732,7 @@ type GetImageRequest struct {
 
 func (x *GetImageRequest) Reset() {
 	*x = GetImageRequest{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[37]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2603,7 +2744,7 @@ func (x *GetImageRequest) String() string {
 func (*GetImageRequest) ProtoMessage() {}
 
 func (x *GetImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[37]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2616,7 +2757,7 @@ func (x *GetImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetImageRequest.ProtoReflect.Descriptor instead.
 func (*GetImageRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{37}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *GetImageRequest) GetPoolId() string {
@@ -2644,7 +2785,7 @@ type GetImageResponse struct {
 
 func (x *GetImageResponse) Reset() {
 	*x = GetImageResponse{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[38]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2656,7 +2797,7 @@ func (x *GetImageResponse) String() string {
 func (*GetImageResponse) ProtoMessage() {}
 
 func (x *GetImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[38]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2669,7 +2810,7 @@ func (x *GetImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetImageResponse.ProtoReflect.Descriptor instead.
 func (*GetImageResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{38}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetImageResponse) GetImage() *Image {
@@ -2694,7 +2835,7 @@ type ListImagesRequest struct {
 
 func (x *ListImagesRequest) Reset() {
 	*x = ListImagesRequest{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[39]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +2847,7 @@ func (x *ListImagesRequest) String() string {
 func (*ListImagesRequest) ProtoMessage() {}
 
 func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[39]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +2860,7 @@ func (x *ListImagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesRequest.ProtoReflect.Descriptor instead.
 func (*ListImagesRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{39}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ListImagesRequest) GetPoolId() string {
@@ -2756,7 +2897,7 @@ type ListImagesResponse struct {
 
 func (x *ListImagesResponse) Reset() {
 	*x = ListImagesResponse{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[40]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2768,7 +2909,7 @@ func (x *ListImagesResponse) String() string {
 func (*ListImagesResponse) ProtoMessage() {}
 
 func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[40]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2781,7 +2922,7 @@ func (x *ListImagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListImagesResponse.ProtoReflect.Descriptor instead.
 func (*ListImagesResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{40}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ListImagesResponse) GetImages() []*Image {
@@ -2811,7 +2952,7 @@ type DeleteImageRequest struct {
 
 func (x *DeleteImageRequest) Reset() {
 	*x = DeleteImageRequest{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[41]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +2964,7 @@ func (x *DeleteImageRequest) String() string {
 func (*DeleteImageRequest) ProtoMessage() {}
 
 func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[41]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +2977,7 @@ func (x *DeleteImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageRequest.ProtoReflect.Descriptor instead.
 func (*DeleteImageRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{41}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *DeleteImageRequest) GetPoolId() string {
@@ -2862,7 +3003,7 @@ type DeleteImageResponse struct {
 
 func (x *DeleteImageResponse) Reset() {
 	*x = DeleteImageResponse{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[42]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2874,7 +3015,7 @@ func (x *DeleteImageResponse) String() string {
 func (*DeleteImageResponse) ProtoMessage() {}
 
 func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[42]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2887,7 +3028,7 @@ func (x *DeleteImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteImageResponse.ProtoReflect.Descriptor instead.
 func (*DeleteImageResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{42}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{44}
 }
 
 // AttachImageRequest asks for a read-only source of an image copy.
@@ -2903,7 +3044,7 @@ type AttachImageRequest struct {
 
 func (x *AttachImageRequest) Reset() {
 	*x = AttachImageRequest{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[43]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2915,7 +3056,7 @@ func (x *AttachImageRequest) String() string {
 func (*AttachImageRequest) ProtoMessage() {}
 
 func (x *AttachImageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[43]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2928,7 +3069,7 @@ func (x *AttachImageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachImageRequest.ProtoReflect.Descriptor instead.
 func (*AttachImageRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{43}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *AttachImageRequest) GetPoolId() string {
@@ -2956,7 +3097,7 @@ type AttachImageResponse struct {
 
 func (x *AttachImageResponse) Reset() {
 	*x = AttachImageResponse{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[44]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2968,7 +3109,7 @@ func (x *AttachImageResponse) String() string {
 func (*AttachImageResponse) ProtoMessage() {}
 
 func (x *AttachImageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[44]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2981,7 +3122,7 @@ func (x *AttachImageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachImageResponse.ProtoReflect.Descriptor instead.
 func (*AttachImageResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{44}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *AttachImageResponse) GetSource() *DiskSource {
@@ -2991,7 +3132,7 @@ func (x *AttachImageResponse) GetSource() *DiskSource {
 	return nil
 }
 
-// ExportVolumeRequest reads a volume or snapshot.
+// ExportVolumeRequest reads a volume, a snapshot or an image copy.
 type ExportVolumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Pool it lies in.
@@ -3002,14 +3143,17 @@ type ExportVolumeRequest struct {
 	//
 	//	*ExportVolumeRequest_VolumeId
 	//	*ExportVolumeRequest_SnapshotId
-	Subject       isExportVolumeRequest_Subject `protobuf_oneof:"subject"`
+	//	*ExportVolumeRequest_ImageId
+	Subject isExportVolumeRequest_Subject `protobuf_oneof:"subject"`
+	// Byte to begin at; 0 = from the beginning.
+	Offset        int64 `protobuf:"varint,5,opt,name=offset,proto3" json:"offset,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExportVolumeRequest) Reset() {
 	*x = ExportVolumeRequest{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[45]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3021,7 +3165,7 @@ func (x *ExportVolumeRequest) String() string {
 func (*ExportVolumeRequest) ProtoMessage() {}
 
 func (x *ExportVolumeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[45]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3034,7 +3178,7 @@ func (x *ExportVolumeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportVolumeRequest.ProtoReflect.Descriptor instead.
 func (*ExportVolumeRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{45}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ExportVolumeRequest) GetPoolId() string {
@@ -3069,6 +3213,22 @@ func (x *ExportVolumeRequest) GetSnapshotId() string {
 	return ""
 }
 
+func (x *ExportVolumeRequest) GetImageId() string {
+	if x != nil {
+		if x, ok := x.Subject.(*ExportVolumeRequest_ImageId); ok {
+			return x.ImageId
+		}
+	}
+	return ""
+}
+
+func (x *ExportVolumeRequest) GetOffset() int64 {
+	if x != nil {
+		return x.Offset
+	}
+	return 0
+}
+
 type isExportVolumeRequest_Subject interface {
 	isExportVolumeRequest_Subject()
 }
@@ -3083,11 +3243,18 @@ type ExportVolumeRequest_SnapshotId struct {
 	SnapshotId string `protobuf:"bytes,3,opt,name=snapshot_id,json=snapshotId,proto3,oneof"`
 }
 
+type ExportVolumeRequest_ImageId struct {
+	// An image copy.
+	ImageId string `protobuf:"bytes,4,opt,name=image_id,json=imageId,proto3,oneof"`
+}
+
 func (*ExportVolumeRequest_VolumeId) isExportVolumeRequest_Subject() {}
 
 func (*ExportVolumeRequest_SnapshotId) isExportVolumeRequest_Subject() {}
 
-// ExportVolumeResponse is a part of the content.
+func (*ExportVolumeRequest_ImageId) isExportVolumeRequest_Subject() {}
+
+// ExportVolumeResponse is a part of the content; parts come in order, without gaps, to the end of the size that a guest sees.
 type ExportVolumeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Offset of this part, bytes.
@@ -3102,7 +3269,7 @@ type ExportVolumeResponse struct {
 
 func (x *ExportVolumeResponse) Reset() {
 	*x = ExportVolumeResponse{}
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[46]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3114,7 +3281,7 @@ func (x *ExportVolumeResponse) String() string {
 func (*ExportVolumeResponse) ProtoMessage() {}
 
 func (x *ExportVolumeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[46]
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3127,7 +3294,7 @@ func (x *ExportVolumeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportVolumeResponse.ProtoReflect.Descriptor instead.
 func (*ExportVolumeResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{46}
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ExportVolumeResponse) GetOffset() int64 {
@@ -3149,6 +3316,139 @@ func (x *ExportVolumeResponse) GetHoleBytes() int64 {
 		return x.HoleBytes
 	}
 	return 0
+}
+
+// ImportVolumeRequest is one message of a volume's import.
+type ImportVolumeRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Exactly one, header first.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*ImportVolumeRequest_Header
+	//	*ImportVolumeRequest_Part
+	Message       isImportVolumeRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportVolumeRequest) Reset() {
+	*x = ImportVolumeRequest{}
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportVolumeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportVolumeRequest) ProtoMessage() {}
+
+func (x *ImportVolumeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportVolumeRequest.ProtoReflect.Descriptor instead.
+func (*ImportVolumeRequest) Descriptor() ([]byte, []int) {
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *ImportVolumeRequest) GetMessage() isImportVolumeRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *ImportVolumeRequest) GetHeader() *CreateVolumeRequest {
+	if x != nil {
+		if x, ok := x.Message.(*ImportVolumeRequest_Header); ok {
+			return x.Header
+		}
+	}
+	return nil
+}
+
+func (x *ImportVolumeRequest) GetPart() *ExportVolumeResponse {
+	if x != nil {
+		if x, ok := x.Message.(*ImportVolumeRequest_Part); ok {
+			return x.Part
+		}
+	}
+	return nil
+}
+
+type isImportVolumeRequest_Message interface {
+	isImportVolumeRequest_Message()
+}
+
+type ImportVolumeRequest_Header struct {
+	// Describes the volume; first message only. Its source is ignored.
+	Header *CreateVolumeRequest `protobuf:"bytes,1,opt,name=header,proto3,oneof"`
+}
+
+type ImportVolumeRequest_Part struct {
+	// Content, as exported: in order, without gaps, to the end of header.size_bytes.
+	Part *ExportVolumeResponse `protobuf:"bytes,2,opt,name=part,proto3,oneof"`
+}
+
+func (*ImportVolumeRequest_Header) isImportVolumeRequest_Message() {}
+
+func (*ImportVolumeRequest_Part) isImportVolumeRequest_Message() {}
+
+// ImportVolumeResponse is the volume.
+type ImportVolumeResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The volume.
+	Volume        *Volume `protobuf:"bytes,1,opt,name=volume,proto3" json:"volume,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportVolumeResponse) Reset() {
+	*x = ImportVolumeResponse{}
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportVolumeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportVolumeResponse) ProtoMessage() {}
+
+func (x *ImportVolumeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_driver_v1_storage_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportVolumeResponse.ProtoReflect.Descriptor instead.
+func (*ImportVolumeResponse) Descriptor() ([]byte, []int) {
+	return file_limiquantix_driver_v1_storage_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *ImportVolumeResponse) GetVolume() *Volume {
+	if x != nil {
+		return x.Volume
+	}
+	return nil
 }
 
 var File_limiquantix_driver_v1_storage_proto protoreflect.FileDescriptor
@@ -3246,13 +3546,14 @@ const file_limiquantix_driver_v1_storage_proto_rawDesc = "" +
 	"\n" +
 	"size_bytes\x18\x04 \x01(\x03R\tsizeBytes\"M\n" +
 	"\x14ResizeVolumeResponse\x125\n" +
-	"\x06volume\x18\x01 \x01(\v2\x1d.limiquantix.driver.v1.VolumeR\x06volume\"\x98\x01\n" +
+	"\x06volume\x18\x01 \x01(\v2\x1d.limiquantix.driver.v1.VolumeR\x06volume\"\xbe\x01\n" +
 	"\x13AttachVolumeRequest\x12\x17\n" +
 	"\apool_id\x18\x01 \x01(\tR\x06poolId\x12\x1b\n" +
 	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\x12\x16\n" +
 	"\x06handle\x18\x03 \x01(\fR\x06handle\x12\x1b\n" +
 	"\tread_only\x18\x04 \x01(\bR\breadOnly\x12\x16\n" +
-	"\x06shared\x18\x05 \x01(\bR\x06shared\"i\n" +
+	"\x06shared\x18\x05 \x01(\bR\x06shared\x12$\n" +
+	"\x0efenced_node_id\x18\x06 \x01(\tR\ffencedNodeId\"i\n" +
 	"\x14AttachVolumeResponse\x129\n" +
 	"\x06source\x18\x01 \x01(\v2!.limiquantix.driver.v1.DiskSourceR\x06source\x12\x16\n" +
 	"\x06handle\x18\x02 \x01(\fR\x06handle\"c\n" +
@@ -3260,7 +3561,7 @@ const file_limiquantix_driver_v1_storage_proto_rawDesc = "" +
 	"\apool_id\x18\x01 \x01(\tR\x06poolId\x12\x1b\n" +
 	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\x12\x16\n" +
 	"\x06handle\x18\x03 \x01(\fR\x06handle\"\x16\n" +
-	"\x14DetachVolumeResponse\"\x8f\x02\n" +
+	"\x14DetachVolumeResponse\"\xa9\x02\n" +
 	"\bSnapshot\x12\x17\n" +
 	"\apool_id\x18\x01 \x01(\tR\x06poolId\x12\x1f\n" +
 	"\vsnapshot_id\x18\x02 \x01(\tR\n" +
@@ -3271,7 +3572,8 @@ const file_limiquantix_driver_v1_storage_proto_rawDesc = "" +
 	"size_bytes\x18\x05 \x01(\x03R\tsizeBytes\x12;\n" +
 	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x16\n" +
-	"\x06handle\x18\a \x01(\fR\x06handle\"\xc0\x01\n" +
+	"\x06handle\x18\a \x01(\fR\x06handle\x12\x18\n" +
+	"\apending\x18\b \x01(\bR\apending\"\xc0\x01\n" +
 	"\x15CreateSnapshotRequest\x12\x17\n" +
 	"\apool_id\x18\x01 \x01(\tR\x06poolId\x12\x1f\n" +
 	"\vsnapshot_id\x18\x02 \x01(\tR\n" +
@@ -3281,7 +3583,15 @@ const file_limiquantix_driver_v1_storage_proto_rawDesc = "" +
 	"\x06handle\x18\x05 \x01(\fR\x06handle\"\x92\x01\n" +
 	"\x16CreateSnapshotResponse\x12;\n" +
 	"\bsnapshot\x18\x01 \x01(\v2\x1f.limiquantix.driver.v1.SnapshotR\bsnapshot\x12;\n" +
-	"\aoverlay\x18\x02 \x01(\v2!.limiquantix.driver.v1.DiskSourceR\aoverlay\"i\n" +
+	"\aoverlay\x18\x02 \x01(\v2!.limiquantix.driver.v1.DiskSourceR\aoverlay\"\x86\x01\n" +
+	"\x15CommitSnapshotRequest\x12\x17\n" +
+	"\apool_id\x18\x01 \x01(\tR\x06poolId\x12\x1f\n" +
+	"\vsnapshot_id\x18\x02 \x01(\tR\n" +
+	"snapshotId\x12\x1b\n" +
+	"\tvolume_id\x18\x03 \x01(\tR\bvolumeId\x12\x16\n" +
+	"\x06handle\x18\x04 \x01(\fR\x06handle\"U\n" +
+	"\x16CommitSnapshotResponse\x12;\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x1f.limiquantix.driver.v1.SnapshotR\bsnapshot\"i\n" +
 	"\x15DeleteSnapshotRequest\x12\x17\n" +
 	"\apool_id\x18\x01 \x01(\tR\x06poolId\x12\x1f\n" +
 	"\vsnapshot_id\x18\x02 \x01(\tR\n" +
@@ -3346,18 +3656,26 @@ const file_limiquantix_driver_v1_storage_proto_rawDesc = "" +
 	"\apool_id\x18\x01 \x01(\tR\x06poolId\x12\x19\n" +
 	"\bimage_id\x18\x02 \x01(\tR\aimageId\"P\n" +
 	"\x13AttachImageResponse\x129\n" +
-	"\x06source\x18\x01 \x01(\v2!.limiquantix.driver.v1.DiskSourceR\x06source\"{\n" +
+	"\x06source\x18\x01 \x01(\v2!.limiquantix.driver.v1.DiskSourceR\x06source\"\xb0\x01\n" +
 	"\x13ExportVolumeRequest\x12\x17\n" +
 	"\apool_id\x18\x01 \x01(\tR\x06poolId\x12\x1d\n" +
 	"\tvolume_id\x18\x02 \x01(\tH\x00R\bvolumeId\x12!\n" +
 	"\vsnapshot_id\x18\x03 \x01(\tH\x00R\n" +
-	"snapshotIdB\t\n" +
+	"snapshotId\x12\x1b\n" +
+	"\bimage_id\x18\x04 \x01(\tH\x00R\aimageId\x12\x16\n" +
+	"\x06offset\x18\x05 \x01(\x03R\x06offsetB\t\n" +
 	"\asubject\"a\n" +
 	"\x14ExportVolumeResponse\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x03R\x06offset\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x1d\n" +
 	"\n" +
-	"hole_bytes\x18\x03 \x01(\x03R\tholeBytes*\xaf\x02\n" +
+	"hole_bytes\x18\x03 \x01(\x03R\tholeBytes\"\xa9\x01\n" +
+	"\x13ImportVolumeRequest\x12D\n" +
+	"\x06header\x18\x01 \x01(\v2*.limiquantix.driver.v1.CreateVolumeRequestH\x00R\x06header\x12A\n" +
+	"\x04part\x18\x02 \x01(\v2+.limiquantix.driver.v1.ExportVolumeResponseH\x00R\x04partB\t\n" +
+	"\amessage\"M\n" +
+	"\x14ImportVolumeResponse\x125\n" +
+	"\x06volume\x18\x01 \x01(\v2\x1d.limiquantix.driver.v1.VolumeR\x06volume*\xcb\x02\n" +
 	"\x0eStorageFeature\x12\x1f\n" +
 	"\x1bSTORAGE_FEATURE_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16STORAGE_FEATURE_RESIZE\x10\x01\x12!\n" +
@@ -3367,12 +3685,13 @@ const file_limiquantix_driver_v1_storage_proto_rawDesc = "" +
 	"$STORAGE_FEATURE_VOLUME_FROM_SNAPSHOT\x10\x05\x12\x19\n" +
 	"\x15STORAGE_FEATURE_CLONE\x10\x06\x12\x1a\n" +
 	"\x16STORAGE_FEATURE_EXPORT\x10\a\x12\x18\n" +
-	"\x14STORAGE_FEATURE_THIN\x10\b*\xa4\x01\n" +
+	"\x14STORAGE_FEATURE_THIN\x10\b\x12\x1a\n" +
+	"\x16STORAGE_FEATURE_IMPORT\x10\t*\xa4\x01\n" +
 	"\x12OnlineSnapshotMode\x12$\n" +
 	" ONLINE_SNAPSHOT_MODE_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cONLINE_SNAPSHOT_MODE_STORAGE\x10\x01\x12'\n" +
 	"#ONLINE_SNAPSHOT_MODE_COMPUTE_SWITCH\x10\x02\x12\x1d\n" +
-	"\x19ONLINE_SNAPSHOT_MODE_NONE\x10\x032\xa7\x10\n" +
+	"\x19ONLINE_SNAPSHOT_MODE_NONE\x10\x032\x81\x12\n" +
 	"\x14StorageDriverService\x12a\n" +
 	"\n" +
 	"EnsurePool\x12(.limiquantix.driver.v1.EnsurePoolRequest\x1a).limiquantix.driver.v1.EnsurePoolResponse\x12d\n" +
@@ -3386,6 +3705,7 @@ const file_limiquantix_driver_v1_storage_proto_rawDesc = "" +
 	"\fAttachVolume\x12*.limiquantix.driver.v1.AttachVolumeRequest\x1a+.limiquantix.driver.v1.AttachVolumeResponse\x12g\n" +
 	"\fDetachVolume\x12*.limiquantix.driver.v1.DetachVolumeRequest\x1a+.limiquantix.driver.v1.DetachVolumeResponse\x12m\n" +
 	"\x0eCreateSnapshot\x12,.limiquantix.driver.v1.CreateSnapshotRequest\x1a-.limiquantix.driver.v1.CreateSnapshotResponse\x12m\n" +
+	"\x0eCommitSnapshot\x12,.limiquantix.driver.v1.CommitSnapshotRequest\x1a-.limiquantix.driver.v1.CommitSnapshotResponse\x12m\n" +
 	"\x0eDeleteSnapshot\x12,.limiquantix.driver.v1.DeleteSnapshotRequest\x1a-.limiquantix.driver.v1.DeleteSnapshotResponse\x12j\n" +
 	"\rListSnapshots\x12+.limiquantix.driver.v1.ListSnapshotsRequest\x1a,.limiquantix.driver.v1.ListSnapshotsResponse\x12p\n" +
 	"\x0fRestoreSnapshot\x12-.limiquantix.driver.v1.RestoreSnapshotRequest\x1a..limiquantix.driver.v1.RestoreSnapshotResponse\x12f\n" +
@@ -3395,7 +3715,8 @@ const file_limiquantix_driver_v1_storage_proto_rawDesc = "" +
 	"ListImages\x12(.limiquantix.driver.v1.ListImagesRequest\x1a).limiquantix.driver.v1.ListImagesResponse\x12d\n" +
 	"\vDeleteImage\x12).limiquantix.driver.v1.DeleteImageRequest\x1a*.limiquantix.driver.v1.DeleteImageResponse\x12d\n" +
 	"\vAttachImage\x12).limiquantix.driver.v1.AttachImageRequest\x1a*.limiquantix.driver.v1.AttachImageResponse\x12i\n" +
-	"\fExportVolume\x12*.limiquantix.driver.v1.ExportVolumeRequest\x1a+.limiquantix.driver.v1.ExportVolumeResponse0\x01BMZKgithub.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1;driverv1b\x06proto3"
+	"\fExportVolume\x12*.limiquantix.driver.v1.ExportVolumeRequest\x1a+.limiquantix.driver.v1.ExportVolumeResponse0\x01\x12i\n" +
+	"\fImportVolume\x12*.limiquantix.driver.v1.ImportVolumeRequest\x1a+.limiquantix.driver.v1.ImportVolumeResponse(\x01BMZKgithub.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1;driverv1b\x06proto3"
 
 var (
 	file_limiquantix_driver_v1_storage_proto_rawDescOnce sync.Once
@@ -3410,7 +3731,7 @@ func file_limiquantix_driver_v1_storage_proto_rawDescGZIP() []byte {
 }
 
 var file_limiquantix_driver_v1_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_limiquantix_driver_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_limiquantix_driver_v1_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 53)
 var file_limiquantix_driver_v1_storage_proto_goTypes = []any{
 	(StorageFeature)(0),             // 0: limiquantix.driver.v1.StorageFeature
 	(OnlineSnapshotMode)(0),         // 1: limiquantix.driver.v1.OnlineSnapshotMode
@@ -3441,117 +3762,129 @@ var file_limiquantix_driver_v1_storage_proto_goTypes = []any{
 	(*Snapshot)(nil),                // 26: limiquantix.driver.v1.Snapshot
 	(*CreateSnapshotRequest)(nil),   // 27: limiquantix.driver.v1.CreateSnapshotRequest
 	(*CreateSnapshotResponse)(nil),  // 28: limiquantix.driver.v1.CreateSnapshotResponse
-	(*DeleteSnapshotRequest)(nil),   // 29: limiquantix.driver.v1.DeleteSnapshotRequest
-	(*DeleteSnapshotResponse)(nil),  // 30: limiquantix.driver.v1.DeleteSnapshotResponse
-	(*ListSnapshotsRequest)(nil),    // 31: limiquantix.driver.v1.ListSnapshotsRequest
-	(*ListSnapshotsResponse)(nil),   // 32: limiquantix.driver.v1.ListSnapshotsResponse
-	(*RestoreSnapshotRequest)(nil),  // 33: limiquantix.driver.v1.RestoreSnapshotRequest
-	(*RestoreSnapshotResponse)(nil), // 34: limiquantix.driver.v1.RestoreSnapshotResponse
-	(*Image)(nil),                   // 35: limiquantix.driver.v1.Image
-	(*ImportImageRequest)(nil),      // 36: limiquantix.driver.v1.ImportImageRequest
-	(*ImportImageHeader)(nil),       // 37: limiquantix.driver.v1.ImportImageHeader
-	(*ImportImageResponse)(nil),     // 38: limiquantix.driver.v1.ImportImageResponse
-	(*GetImageRequest)(nil),         // 39: limiquantix.driver.v1.GetImageRequest
-	(*GetImageResponse)(nil),        // 40: limiquantix.driver.v1.GetImageResponse
-	(*ListImagesRequest)(nil),       // 41: limiquantix.driver.v1.ListImagesRequest
-	(*ListImagesResponse)(nil),      // 42: limiquantix.driver.v1.ListImagesResponse
-	(*DeleteImageRequest)(nil),      // 43: limiquantix.driver.v1.DeleteImageRequest
-	(*DeleteImageResponse)(nil),     // 44: limiquantix.driver.v1.DeleteImageResponse
-	(*AttachImageRequest)(nil),      // 45: limiquantix.driver.v1.AttachImageRequest
-	(*AttachImageResponse)(nil),     // 46: limiquantix.driver.v1.AttachImageResponse
-	(*ExportVolumeRequest)(nil),     // 47: limiquantix.driver.v1.ExportVolumeRequest
-	(*ExportVolumeResponse)(nil),    // 48: limiquantix.driver.v1.ExportVolumeResponse
-	nil,                             // 49: limiquantix.driver.v1.EnsurePoolRequest.ParametersEntry
-	nil,                             // 50: limiquantix.driver.v1.EnsurePoolRequest.SecretsEntry
-	(VolumeFormat)(0),               // 51: limiquantix.driver.v1.VolumeFormat
-	(DiskSourceKind)(0),             // 52: limiquantix.driver.v1.DiskSourceKind
-	(HealthState)(0),                // 53: limiquantix.driver.v1.HealthState
-	(*OwnershipMark)(nil),           // 54: limiquantix.driver.v1.OwnershipMark
-	(*DiskSource)(nil),              // 55: limiquantix.driver.v1.DiskSource
-	(*timestamppb.Timestamp)(nil),   // 56: google.protobuf.Timestamp
+	(*CommitSnapshotRequest)(nil),   // 29: limiquantix.driver.v1.CommitSnapshotRequest
+	(*CommitSnapshotResponse)(nil),  // 30: limiquantix.driver.v1.CommitSnapshotResponse
+	(*DeleteSnapshotRequest)(nil),   // 31: limiquantix.driver.v1.DeleteSnapshotRequest
+	(*DeleteSnapshotResponse)(nil),  // 32: limiquantix.driver.v1.DeleteSnapshotResponse
+	(*ListSnapshotsRequest)(nil),    // 33: limiquantix.driver.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),   // 34: limiquantix.driver.v1.ListSnapshotsResponse
+	(*RestoreSnapshotRequest)(nil),  // 35: limiquantix.driver.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil), // 36: limiquantix.driver.v1.RestoreSnapshotResponse
+	(*Image)(nil),                   // 37: limiquantix.driver.v1.Image
+	(*ImportImageRequest)(nil),      // 38: limiquantix.driver.v1.ImportImageRequest
+	(*ImportImageHeader)(nil),       // 39: limiquantix.driver.v1.ImportImageHeader
+	(*ImportImageResponse)(nil),     // 40: limiquantix.driver.v1.ImportImageResponse
+	(*GetImageRequest)(nil),         // 41: limiquantix.driver.v1.GetImageRequest
+	(*GetImageResponse)(nil),        // 42: limiquantix.driver.v1.GetImageResponse
+	(*ListImagesRequest)(nil),       // 43: limiquantix.driver.v1.ListImagesRequest
+	(*ListImagesResponse)(nil),      // 44: limiquantix.driver.v1.ListImagesResponse
+	(*DeleteImageRequest)(nil),      // 45: limiquantix.driver.v1.DeleteImageRequest
+	(*DeleteImageResponse)(nil),     // 46: limiquantix.driver.v1.DeleteImageResponse
+	(*AttachImageRequest)(nil),      // 47: limiquantix.driver.v1.AttachImageRequest
+	(*AttachImageResponse)(nil),     // 48: limiquantix.driver.v1.AttachImageResponse
+	(*ExportVolumeRequest)(nil),     // 49: limiquantix.driver.v1.ExportVolumeRequest
+	(*ExportVolumeResponse)(nil),    // 50: limiquantix.driver.v1.ExportVolumeResponse
+	(*ImportVolumeRequest)(nil),     // 51: limiquantix.driver.v1.ImportVolumeRequest
+	(*ImportVolumeResponse)(nil),    // 52: limiquantix.driver.v1.ImportVolumeResponse
+	nil,                             // 53: limiquantix.driver.v1.EnsurePoolRequest.ParametersEntry
+	nil,                             // 54: limiquantix.driver.v1.EnsurePoolRequest.SecretsEntry
+	(VolumeFormat)(0),               // 55: limiquantix.driver.v1.VolumeFormat
+	(DiskSourceKind)(0),             // 56: limiquantix.driver.v1.DiskSourceKind
+	(HealthState)(0),                // 57: limiquantix.driver.v1.HealthState
+	(*OwnershipMark)(nil),           // 58: limiquantix.driver.v1.OwnershipMark
+	(*DiskSource)(nil),              // 59: limiquantix.driver.v1.DiskSource
+	(*timestamppb.Timestamp)(nil),   // 60: google.protobuf.Timestamp
 }
 var file_limiquantix_driver_v1_storage_proto_depIdxs = []int32{
 	0,  // 0: limiquantix.driver.v1.StorageCapabilities.features:type_name -> limiquantix.driver.v1.StorageFeature
 	1,  // 1: limiquantix.driver.v1.StorageCapabilities.online_snapshots:type_name -> limiquantix.driver.v1.OnlineSnapshotMode
-	51, // 2: limiquantix.driver.v1.StorageCapabilities.formats:type_name -> limiquantix.driver.v1.VolumeFormat
-	52, // 3: limiquantix.driver.v1.StorageCapabilities.disk_sources:type_name -> limiquantix.driver.v1.DiskSourceKind
-	53, // 4: limiquantix.driver.v1.Pool.health:type_name -> limiquantix.driver.v1.HealthState
-	49, // 5: limiquantix.driver.v1.EnsurePoolRequest.parameters:type_name -> limiquantix.driver.v1.EnsurePoolRequest.ParametersEntry
-	50, // 6: limiquantix.driver.v1.EnsurePoolRequest.secrets:type_name -> limiquantix.driver.v1.EnsurePoolRequest.SecretsEntry
+	55, // 2: limiquantix.driver.v1.StorageCapabilities.formats:type_name -> limiquantix.driver.v1.VolumeFormat
+	56, // 3: limiquantix.driver.v1.StorageCapabilities.disk_sources:type_name -> limiquantix.driver.v1.DiskSourceKind
+	57, // 4: limiquantix.driver.v1.Pool.health:type_name -> limiquantix.driver.v1.HealthState
+	53, // 5: limiquantix.driver.v1.EnsurePoolRequest.parameters:type_name -> limiquantix.driver.v1.EnsurePoolRequest.ParametersEntry
+	54, // 6: limiquantix.driver.v1.EnsurePoolRequest.secrets:type_name -> limiquantix.driver.v1.EnsurePoolRequest.SecretsEntry
 	3,  // 7: limiquantix.driver.v1.EnsurePoolResponse.pool:type_name -> limiquantix.driver.v1.Pool
 	3,  // 8: limiquantix.driver.v1.GetPoolResponse.pool:type_name -> limiquantix.driver.v1.Pool
-	54, // 9: limiquantix.driver.v1.Volume.mark:type_name -> limiquantix.driver.v1.OwnershipMark
-	51, // 10: limiquantix.driver.v1.Volume.format:type_name -> limiquantix.driver.v1.VolumeFormat
+	58, // 9: limiquantix.driver.v1.Volume.mark:type_name -> limiquantix.driver.v1.OwnershipMark
+	55, // 10: limiquantix.driver.v1.Volume.format:type_name -> limiquantix.driver.v1.VolumeFormat
 	10, // 11: limiquantix.driver.v1.Volume.source:type_name -> limiquantix.driver.v1.VolumeSource
-	54, // 12: limiquantix.driver.v1.CreateVolumeRequest.mark:type_name -> limiquantix.driver.v1.OwnershipMark
-	51, // 13: limiquantix.driver.v1.CreateVolumeRequest.format:type_name -> limiquantix.driver.v1.VolumeFormat
+	58, // 12: limiquantix.driver.v1.CreateVolumeRequest.mark:type_name -> limiquantix.driver.v1.OwnershipMark
+	55, // 13: limiquantix.driver.v1.CreateVolumeRequest.format:type_name -> limiquantix.driver.v1.VolumeFormat
 	10, // 14: limiquantix.driver.v1.CreateVolumeRequest.source:type_name -> limiquantix.driver.v1.VolumeSource
 	11, // 15: limiquantix.driver.v1.CreateVolumeResponse.volume:type_name -> limiquantix.driver.v1.Volume
 	11, // 16: limiquantix.driver.v1.GetVolumeResponse.volume:type_name -> limiquantix.driver.v1.Volume
 	11, // 17: limiquantix.driver.v1.ListVolumesResponse.volumes:type_name -> limiquantix.driver.v1.Volume
 	11, // 18: limiquantix.driver.v1.ResizeVolumeResponse.volume:type_name -> limiquantix.driver.v1.Volume
-	55, // 19: limiquantix.driver.v1.AttachVolumeResponse.source:type_name -> limiquantix.driver.v1.DiskSource
-	54, // 20: limiquantix.driver.v1.Snapshot.mark:type_name -> limiquantix.driver.v1.OwnershipMark
-	56, // 21: limiquantix.driver.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
-	54, // 22: limiquantix.driver.v1.CreateSnapshotRequest.mark:type_name -> limiquantix.driver.v1.OwnershipMark
+	59, // 19: limiquantix.driver.v1.AttachVolumeResponse.source:type_name -> limiquantix.driver.v1.DiskSource
+	58, // 20: limiquantix.driver.v1.Snapshot.mark:type_name -> limiquantix.driver.v1.OwnershipMark
+	60, // 21: limiquantix.driver.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
+	58, // 22: limiquantix.driver.v1.CreateSnapshotRequest.mark:type_name -> limiquantix.driver.v1.OwnershipMark
 	26, // 23: limiquantix.driver.v1.CreateSnapshotResponse.snapshot:type_name -> limiquantix.driver.v1.Snapshot
-	55, // 24: limiquantix.driver.v1.CreateSnapshotResponse.overlay:type_name -> limiquantix.driver.v1.DiskSource
-	26, // 25: limiquantix.driver.v1.ListSnapshotsResponse.snapshots:type_name -> limiquantix.driver.v1.Snapshot
-	11, // 26: limiquantix.driver.v1.RestoreSnapshotResponse.volume:type_name -> limiquantix.driver.v1.Volume
-	54, // 27: limiquantix.driver.v1.Image.mark:type_name -> limiquantix.driver.v1.OwnershipMark
-	51, // 28: limiquantix.driver.v1.Image.format:type_name -> limiquantix.driver.v1.VolumeFormat
-	37, // 29: limiquantix.driver.v1.ImportImageRequest.header:type_name -> limiquantix.driver.v1.ImportImageHeader
-	54, // 30: limiquantix.driver.v1.ImportImageHeader.mark:type_name -> limiquantix.driver.v1.OwnershipMark
-	51, // 31: limiquantix.driver.v1.ImportImageHeader.format:type_name -> limiquantix.driver.v1.VolumeFormat
-	35, // 32: limiquantix.driver.v1.ImportImageResponse.image:type_name -> limiquantix.driver.v1.Image
-	35, // 33: limiquantix.driver.v1.GetImageResponse.image:type_name -> limiquantix.driver.v1.Image
-	35, // 34: limiquantix.driver.v1.ListImagesResponse.images:type_name -> limiquantix.driver.v1.Image
-	55, // 35: limiquantix.driver.v1.AttachImageResponse.source:type_name -> limiquantix.driver.v1.DiskSource
-	4,  // 36: limiquantix.driver.v1.StorageDriverService.EnsurePool:input_type -> limiquantix.driver.v1.EnsurePoolRequest
-	6,  // 37: limiquantix.driver.v1.StorageDriverService.ReleasePool:input_type -> limiquantix.driver.v1.ReleasePoolRequest
-	8,  // 38: limiquantix.driver.v1.StorageDriverService.GetPool:input_type -> limiquantix.driver.v1.GetPoolRequest
-	12, // 39: limiquantix.driver.v1.StorageDriverService.CreateVolume:input_type -> limiquantix.driver.v1.CreateVolumeRequest
-	14, // 40: limiquantix.driver.v1.StorageDriverService.DeleteVolume:input_type -> limiquantix.driver.v1.DeleteVolumeRequest
-	16, // 41: limiquantix.driver.v1.StorageDriverService.GetVolume:input_type -> limiquantix.driver.v1.GetVolumeRequest
-	18, // 42: limiquantix.driver.v1.StorageDriverService.ListVolumes:input_type -> limiquantix.driver.v1.ListVolumesRequest
-	20, // 43: limiquantix.driver.v1.StorageDriverService.ResizeVolume:input_type -> limiquantix.driver.v1.ResizeVolumeRequest
-	22, // 44: limiquantix.driver.v1.StorageDriverService.AttachVolume:input_type -> limiquantix.driver.v1.AttachVolumeRequest
-	24, // 45: limiquantix.driver.v1.StorageDriverService.DetachVolume:input_type -> limiquantix.driver.v1.DetachVolumeRequest
-	27, // 46: limiquantix.driver.v1.StorageDriverService.CreateSnapshot:input_type -> limiquantix.driver.v1.CreateSnapshotRequest
-	29, // 47: limiquantix.driver.v1.StorageDriverService.DeleteSnapshot:input_type -> limiquantix.driver.v1.DeleteSnapshotRequest
-	31, // 48: limiquantix.driver.v1.StorageDriverService.ListSnapshots:input_type -> limiquantix.driver.v1.ListSnapshotsRequest
-	33, // 49: limiquantix.driver.v1.StorageDriverService.RestoreSnapshot:input_type -> limiquantix.driver.v1.RestoreSnapshotRequest
-	36, // 50: limiquantix.driver.v1.StorageDriverService.ImportImage:input_type -> limiquantix.driver.v1.ImportImageRequest
-	39, // 51: limiquantix.driver.v1.StorageDriverService.GetImage:input_type -> limiquantix.driver.v1.GetImageRequest
-	41, // 52: limiquantix.driver.v1.StorageDriverService.ListImages:input_type -> limiquantix.driver.v1.ListImagesRequest
-	43, // 53: limiquantix.driver.v1.StorageDriverService.DeleteImage:input_type -> limiquantix.driver.v1.DeleteImageRequest
-	45, // 54: limiquantix.driver.v1.StorageDriverService.AttachImage:input_type -> limiquantix.driver.v1.AttachImageRequest
-	47, // 55: limiquantix.driver.v1.StorageDriverService.ExportVolume:input_type -> limiquantix.driver.v1.ExportVolumeRequest
-	5,  // 56: limiquantix.driver.v1.StorageDriverService.EnsurePool:output_type -> limiquantix.driver.v1.EnsurePoolResponse
-	7,  // 57: limiquantix.driver.v1.StorageDriverService.ReleasePool:output_type -> limiquantix.driver.v1.ReleasePoolResponse
-	9,  // 58: limiquantix.driver.v1.StorageDriverService.GetPool:output_type -> limiquantix.driver.v1.GetPoolResponse
-	13, // 59: limiquantix.driver.v1.StorageDriverService.CreateVolume:output_type -> limiquantix.driver.v1.CreateVolumeResponse
-	15, // 60: limiquantix.driver.v1.StorageDriverService.DeleteVolume:output_type -> limiquantix.driver.v1.DeleteVolumeResponse
-	17, // 61: limiquantix.driver.v1.StorageDriverService.GetVolume:output_type -> limiquantix.driver.v1.GetVolumeResponse
-	19, // 62: limiquantix.driver.v1.StorageDriverService.ListVolumes:output_type -> limiquantix.driver.v1.ListVolumesResponse
-	21, // 63: limiquantix.driver.v1.StorageDriverService.ResizeVolume:output_type -> limiquantix.driver.v1.ResizeVolumeResponse
-	23, // 64: limiquantix.driver.v1.StorageDriverService.AttachVolume:output_type -> limiquantix.driver.v1.AttachVolumeResponse
-	25, // 65: limiquantix.driver.v1.StorageDriverService.DetachVolume:output_type -> limiquantix.driver.v1.DetachVolumeResponse
-	28, // 66: limiquantix.driver.v1.StorageDriverService.CreateSnapshot:output_type -> limiquantix.driver.v1.CreateSnapshotResponse
-	30, // 67: limiquantix.driver.v1.StorageDriverService.DeleteSnapshot:output_type -> limiquantix.driver.v1.DeleteSnapshotResponse
-	32, // 68: limiquantix.driver.v1.StorageDriverService.ListSnapshots:output_type -> limiquantix.driver.v1.ListSnapshotsResponse
-	34, // 69: limiquantix.driver.v1.StorageDriverService.RestoreSnapshot:output_type -> limiquantix.driver.v1.RestoreSnapshotResponse
-	38, // 70: limiquantix.driver.v1.StorageDriverService.ImportImage:output_type -> limiquantix.driver.v1.ImportImageResponse
-	40, // 71: limiquantix.driver.v1.StorageDriverService.GetImage:output_type -> limiquantix.driver.v1.GetImageResponse
-	42, // 72: limiquantix.driver.v1.StorageDriverService.ListImages:output_type -> limiquantix.driver.v1.ListImagesResponse
-	44, // 73: limiquantix.driver.v1.StorageDriverService.DeleteImage:output_type -> limiquantix.driver.v1.DeleteImageResponse
-	46, // 74: limiquantix.driver.v1.StorageDriverService.AttachImage:output_type -> limiquantix.driver.v1.AttachImageResponse
-	48, // 75: limiquantix.driver.v1.StorageDriverService.ExportVolume:output_type -> limiquantix.driver.v1.ExportVolumeResponse
-	56, // [56:76] is the sub-list for method output_type
-	36, // [36:56] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	59, // 24: limiquantix.driver.v1.CreateSnapshotResponse.overlay:type_name -> limiquantix.driver.v1.DiskSource
+	26, // 25: limiquantix.driver.v1.CommitSnapshotResponse.snapshot:type_name -> limiquantix.driver.v1.Snapshot
+	26, // 26: limiquantix.driver.v1.ListSnapshotsResponse.snapshots:type_name -> limiquantix.driver.v1.Snapshot
+	11, // 27: limiquantix.driver.v1.RestoreSnapshotResponse.volume:type_name -> limiquantix.driver.v1.Volume
+	58, // 28: limiquantix.driver.v1.Image.mark:type_name -> limiquantix.driver.v1.OwnershipMark
+	55, // 29: limiquantix.driver.v1.Image.format:type_name -> limiquantix.driver.v1.VolumeFormat
+	39, // 30: limiquantix.driver.v1.ImportImageRequest.header:type_name -> limiquantix.driver.v1.ImportImageHeader
+	58, // 31: limiquantix.driver.v1.ImportImageHeader.mark:type_name -> limiquantix.driver.v1.OwnershipMark
+	55, // 32: limiquantix.driver.v1.ImportImageHeader.format:type_name -> limiquantix.driver.v1.VolumeFormat
+	37, // 33: limiquantix.driver.v1.ImportImageResponse.image:type_name -> limiquantix.driver.v1.Image
+	37, // 34: limiquantix.driver.v1.GetImageResponse.image:type_name -> limiquantix.driver.v1.Image
+	37, // 35: limiquantix.driver.v1.ListImagesResponse.images:type_name -> limiquantix.driver.v1.Image
+	59, // 36: limiquantix.driver.v1.AttachImageResponse.source:type_name -> limiquantix.driver.v1.DiskSource
+	12, // 37: limiquantix.driver.v1.ImportVolumeRequest.header:type_name -> limiquantix.driver.v1.CreateVolumeRequest
+	50, // 38: limiquantix.driver.v1.ImportVolumeRequest.part:type_name -> limiquantix.driver.v1.ExportVolumeResponse
+	11, // 39: limiquantix.driver.v1.ImportVolumeResponse.volume:type_name -> limiquantix.driver.v1.Volume
+	4,  // 40: limiquantix.driver.v1.StorageDriverService.EnsurePool:input_type -> limiquantix.driver.v1.EnsurePoolRequest
+	6,  // 41: limiquantix.driver.v1.StorageDriverService.ReleasePool:input_type -> limiquantix.driver.v1.ReleasePoolRequest
+	8,  // 42: limiquantix.driver.v1.StorageDriverService.GetPool:input_type -> limiquantix.driver.v1.GetPoolRequest
+	12, // 43: limiquantix.driver.v1.StorageDriverService.CreateVolume:input_type -> limiquantix.driver.v1.CreateVolumeRequest
+	14, // 44: limiquantix.driver.v1.StorageDriverService.DeleteVolume:input_type -> limiquantix.driver.v1.DeleteVolumeRequest
+	16, // 45: limiquantix.driver.v1.StorageDriverService.GetVolume:input_type -> limiquantix.driver.v1.GetVolumeRequest
+	18, // 46: limiquantix.driver.v1.StorageDriverService.ListVolumes:input_type -> limiquantix.driver.v1.ListVolumesRequest
+	20, // 47: limiquantix.driver.v1.StorageDriverService.ResizeVolume:input_type -> limiquantix.driver.v1.ResizeVolumeRequest
+	22, // 48: limiquantix.driver.v1.StorageDriverService.AttachVolume:input_type -> limiquantix.driver.v1.AttachVolumeRequest
+	24, // 49: limiquantix.driver.v1.StorageDriverService.DetachVolume:input_type -> limiquantix.driver.v1.DetachVolumeRequest
+	27, // 50: limiquantix.driver.v1.StorageDriverService.CreateSnapshot:input_type -> limiquantix.driver.v1.CreateSnapshotRequest
+	29, // 51: limiquantix.driver.v1.StorageDriverService.CommitSnapshot:input_type -> limiquantix.driver.v1.CommitSnapshotRequest
+	31, // 52: limiquantix.driver.v1.StorageDriverService.DeleteSnapshot:input_type -> limiquantix.driver.v1.DeleteSnapshotRequest
+	33, // 53: limiquantix.driver.v1.StorageDriverService.ListSnapshots:input_type -> limiquantix.driver.v1.ListSnapshotsRequest
+	35, // 54: limiquantix.driver.v1.StorageDriverService.RestoreSnapshot:input_type -> limiquantix.driver.v1.RestoreSnapshotRequest
+	38, // 55: limiquantix.driver.v1.StorageDriverService.ImportImage:input_type -> limiquantix.driver.v1.ImportImageRequest
+	41, // 56: limiquantix.driver.v1.StorageDriverService.GetImage:input_type -> limiquantix.driver.v1.GetImageRequest
+	43, // 57: limiquantix.driver.v1.StorageDriverService.ListImages:input_type -> limiquantix.driver.v1.ListImagesRequest
+	45, // 58: limiquantix.driver.v1.StorageDriverService.DeleteImage:input_type -> limiquantix.driver.v1.DeleteImageRequest
+	47, // 59: limiquantix.driver.v1.StorageDriverService.AttachImage:input_type -> limiquantix.driver.v1.AttachImageRequest
+	49, // 60: limiquantix.driver.v1.StorageDriverService.ExportVolume:input_type -> limiquantix.driver.v1.ExportVolumeRequest
+	51, // 61: limiquantix.driver.v1.StorageDriverService.ImportVolume:input_type -> limiquantix.driver.v1.ImportVolumeRequest
+	5,  // 62: limiquantix.driver.v1.StorageDriverService.EnsurePool:output_type -> limiquantix.driver.v1.EnsurePoolResponse
+	7,  // 63: limiquantix.driver.v1.StorageDriverService.ReleasePool:output_type -> limiquantix.driver.v1.ReleasePoolResponse
+	9,  // 64: limiquantix.driver.v1.StorageDriverService.GetPool:output_type -> limiquantix.driver.v1.GetPoolResponse
+	13, // 65: limiquantix.driver.v1.StorageDriverService.CreateVolume:output_type -> limiquantix.driver.v1.CreateVolumeResponse
+	15, // 66: limiquantix.driver.v1.StorageDriverService.DeleteVolume:output_type -> limiquantix.driver.v1.DeleteVolumeResponse
+	17, // 67: limiquantix.driver.v1.StorageDriverService.GetVolume:output_type -> limiquantix.driver.v1.GetVolumeResponse
+	19, // 68: limiquantix.driver.v1.StorageDriverService.ListVolumes:output_type -> limiquantix.driver.v1.ListVolumesResponse
+	21, // 69: limiquantix.driver.v1.StorageDriverService.ResizeVolume:output_type -> limiquantix.driver.v1.ResizeVolumeResponse
+	23, // 70: limiquantix.driver.v1.StorageDriverService.AttachVolume:output_type -> limiquantix.driver.v1.AttachVolumeResponse
+	25, // 71: limiquantix.driver.v1.StorageDriverService.DetachVolume:output_type -> limiquantix.driver.v1.DetachVolumeResponse
+	28, // 72: limiquantix.driver.v1.StorageDriverService.CreateSnapshot:output_type -> limiquantix.driver.v1.CreateSnapshotResponse
+	30, // 73: limiquantix.driver.v1.StorageDriverService.CommitSnapshot:output_type -> limiquantix.driver.v1.CommitSnapshotResponse
+	32, // 74: limiquantix.driver.v1.StorageDriverService.DeleteSnapshot:output_type -> limiquantix.driver.v1.DeleteSnapshotResponse
+	34, // 75: limiquantix.driver.v1.StorageDriverService.ListSnapshots:output_type -> limiquantix.driver.v1.ListSnapshotsResponse
+	36, // 76: limiquantix.driver.v1.StorageDriverService.RestoreSnapshot:output_type -> limiquantix.driver.v1.RestoreSnapshotResponse
+	40, // 77: limiquantix.driver.v1.StorageDriverService.ImportImage:output_type -> limiquantix.driver.v1.ImportImageResponse
+	42, // 78: limiquantix.driver.v1.StorageDriverService.GetImage:output_type -> limiquantix.driver.v1.GetImageResponse
+	44, // 79: limiquantix.driver.v1.StorageDriverService.ListImages:output_type -> limiquantix.driver.v1.ListImagesResponse
+	46, // 80: limiquantix.driver.v1.StorageDriverService.DeleteImage:output_type -> limiquantix.driver.v1.DeleteImageResponse
+	48, // 81: limiquantix.driver.v1.StorageDriverService.AttachImage:output_type -> limiquantix.driver.v1.AttachImageResponse
+	50, // 82: limiquantix.driver.v1.StorageDriverService.ExportVolume:output_type -> limiquantix.driver.v1.ExportVolumeResponse
+	52, // 83: limiquantix.driver.v1.StorageDriverService.ImportVolume:output_type -> limiquantix.driver.v1.ImportVolumeResponse
+	62, // [62:84] is the sub-list for method output_type
+	40, // [40:62] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_limiquantix_driver_v1_storage_proto_init() }
@@ -3566,13 +3899,18 @@ func file_limiquantix_driver_v1_storage_proto_init() {
 		(*VolumeSource_SnapshotId)(nil),
 		(*VolumeSource_VolumeId)(nil),
 	}
-	file_limiquantix_driver_v1_storage_proto_msgTypes[34].OneofWrappers = []any{
+	file_limiquantix_driver_v1_storage_proto_msgTypes[36].OneofWrappers = []any{
 		(*ImportImageRequest_Header)(nil),
 		(*ImportImageRequest_Data)(nil),
 	}
-	file_limiquantix_driver_v1_storage_proto_msgTypes[45].OneofWrappers = []any{
+	file_limiquantix_driver_v1_storage_proto_msgTypes[47].OneofWrappers = []any{
 		(*ExportVolumeRequest_VolumeId)(nil),
 		(*ExportVolumeRequest_SnapshotId)(nil),
+		(*ExportVolumeRequest_ImageId)(nil),
+	}
+	file_limiquantix_driver_v1_storage_proto_msgTypes[49].OneofWrappers = []any{
+		(*ImportVolumeRequest_Header)(nil),
+		(*ImportVolumeRequest_Part)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3580,7 +3918,7 @@ func file_limiquantix_driver_v1_storage_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_limiquantix_driver_v1_storage_proto_rawDesc), len(file_limiquantix_driver_v1_storage_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   49,
+			NumMessages:   53,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,7 @@ const (
 	StorageDriverService_AttachVolume_FullMethodName    = "/limiquantix.driver.v1.StorageDriverService/AttachVolume"
 	StorageDriverService_DetachVolume_FullMethodName    = "/limiquantix.driver.v1.StorageDriverService/DetachVolume"
 	StorageDriverService_CreateSnapshot_FullMethodName  = "/limiquantix.driver.v1.StorageDriverService/CreateSnapshot"
+	StorageDriverService_CommitSnapshot_FullMethodName  = "/limiquantix.driver.v1.StorageDriverService/CommitSnapshot"
 	StorageDriverService_DeleteSnapshot_FullMethodName  = "/limiquantix.driver.v1.StorageDriverService/DeleteSnapshot"
 	StorageDriverService_ListSnapshots_FullMethodName   = "/limiquantix.driver.v1.StorageDriverService/ListSnapshots"
 	StorageDriverService_RestoreSnapshot_FullMethodName = "/limiquantix.driver.v1.StorageDriverService/RestoreSnapshot"
@@ -39,6 +40,7 @@ const (
 	StorageDriverService_DeleteImage_FullMethodName     = "/limiquantix.driver.v1.StorageDriverService/DeleteImage"
 	StorageDriverService_AttachImage_FullMethodName     = "/limiquantix.driver.v1.StorageDriverService/AttachImage"
 	StorageDriverService_ExportVolume_FullMethodName    = "/limiquantix.driver.v1.StorageDriverService/ExportVolume"
+	StorageDriverService_ImportVolume_FullMethodName    = "/limiquantix.driver.v1.StorageDriverService/ImportVolume"
 )
 
 // StorageDriverServiceClient is the client API for StorageDriverService service.
@@ -71,9 +73,14 @@ type StorageDriverServiceClient interface {
 	AttachVolume(ctx context.Context, in *AttachVolumeRequest, opts ...grpc.CallOption) (*AttachVolumeResponse, error)
 	// DetachVolume ends the use on this node. Not attached or absent: OK.
 	DetachVolume(ctx context.Context, in *DetachVolumeRequest, opts ...grpc.CallOption) (*DetachVolumeResponse, error)
-	// CreateSnapshot takes a point-in-time copy. With capability COMPUTE_SWITCH of a volume in use it makes the overlay and returns it; the compute driver then switches to it.
+	// CreateSnapshot takes a point-in-time copy. With capability COMPUTE_SWITCH and a volume attached here it makes an overlay and returns it, and the snapshot is pending:
+	// the host lets the compute driver switch the running domain to the overlay and then calls CommitSnapshot. Issued again before that: the same overlay.
 	CreateSnapshot(ctx context.Context, in *CreateSnapshotRequest, opts ...grpc.CallOption) (*CreateSnapshotResponse, error)
-	// DeleteSnapshot removes a snapshot; volumes made from it stay whole. Absent: OK.
+	// CommitSnapshot ends a pending snapshot: from now on the overlay is the volume. The host calls it when the domain writes to the overlay, or when nothing has the
+	// volume open. Not pending: OK. A driver does the same by itself when a volume with a pending snapshot is detached. Only with capability COMPUTE_SWITCH.
+	CommitSnapshot(ctx context.Context, in *CommitSnapshotRequest, opts ...grpc.CallOption) (*CommitSnapshotResponse, error)
+	// DeleteSnapshot removes a snapshot; volumes made from it stay whole. Where the volume's bytes still rest on it (files), a driver may keep them, unlisted, until
+	// the volume is detached or deleted. Pending: FAILED_PRECONDITION (WRONG_STATE). Absent: OK.
 	DeleteSnapshot(ctx context.Context, in *DeleteSnapshotRequest, opts ...grpc.CallOption) (*DeleteSnapshotResponse, error)
 	// ListSnapshots pages through our snapshots of a pool, ordered by id.
 	ListSnapshots(ctx context.Context, in *ListSnapshotsRequest, opts ...grpc.CallOption) (*ListSnapshotsResponse, error)
@@ -90,8 +97,11 @@ type StorageDriverServiceClient interface {
 	DeleteImage(ctx context.Context, in *DeleteImageRequest, opts ...grpc.CallOption) (*DeleteImageResponse, error)
 	// AttachImage gives a read-only source of an image copy (kernel, initrd, installation medium). Valid until the image is deleted.
 	AttachImage(ctx context.Context, in *AttachImageRequest, opts ...grpc.CallOption) (*AttachImageResponse, error)
-	// ExportVolume streams the content of a detached volume or of a snapshot, raw, holes marked.
+	// ExportVolume streams the content of a detached volume, of a snapshot or of an image copy, raw, holes marked. Attached: FAILED_PRECONDITION (VOLUME_IN_USE).
 	ExportVolume(ctx context.Context, in *ExportVolumeRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportVolumeResponse], error)
+	// ImportVolume makes a volume from a stream as ExportVolume gives it. First message describes it, the rest is content in order. Not half-made: until it returns OK the
+	// volume is not listed, and a broken stream leaves nothing. Same id and spec already complete: OK at once, the content is not read.
+	ImportVolume(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportVolumeRequest, ImportVolumeResponse], error)
 }
 
 type storageDriverServiceClient struct {
@@ -212,6 +222,16 @@ func (c *storageDriverServiceClient) CreateSnapshot(ctx context.Context, in *Cre
 	return out, nil
 }
 
+func (c *storageDriverServiceClient) CommitSnapshot(ctx context.Context, in *CommitSnapshotRequest, opts ...grpc.CallOption) (*CommitSnapshotResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CommitSnapshotResponse)
+	err := c.cc.Invoke(ctx, StorageDriverService_CommitSnapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *storageDriverServiceClient) DeleteSnapshot(ctx context.Context, in *DeleteSnapshotRequest, opts ...grpc.CallOption) (*DeleteSnapshotResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteSnapshotResponse)
@@ -314,6 +334,19 @@ func (c *storageDriverServiceClient) ExportVolume(ctx context.Context, in *Expor
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type StorageDriverService_ExportVolumeClient = grpc.ServerStreamingClient[ExportVolumeResponse]
 
+func (c *storageDriverServiceClient) ImportVolume(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportVolumeRequest, ImportVolumeResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &StorageDriverService_ServiceDesc.Streams[2], StorageDriverService_ImportVolume_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ImportVolumeRequest, ImportVolumeResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StorageDriverService_ImportVolumeClient = grpc.ClientStreamingClient[ImportVolumeRequest, ImportVolumeResponse]
+
 // StorageDriverServiceServer is the server API for StorageDriverService service.
 // All implementations must embed UnimplementedStorageDriverServiceServer
 // for forward compatibility.
@@ -344,9 +377,14 @@ type StorageDriverServiceServer interface {
 	AttachVolume(context.Context, *AttachVolumeRequest) (*AttachVolumeResponse, error)
 	// DetachVolume ends the use on this node. Not attached or absent: OK.
 	DetachVolume(context.Context, *DetachVolumeRequest) (*DetachVolumeResponse, error)
-	// CreateSnapshot takes a point-in-time copy. With capability COMPUTE_SWITCH of a volume in use it makes the overlay and returns it; the compute driver then switches to it.
+	// CreateSnapshot takes a point-in-time copy. With capability COMPUTE_SWITCH and a volume attached here it makes an overlay and returns it, and the snapshot is pending:
+	// the host lets the compute driver switch the running domain to the overlay and then calls CommitSnapshot. Issued again before that: the same overlay.
 	CreateSnapshot(context.Context, *CreateSnapshotRequest) (*CreateSnapshotResponse, error)
-	// DeleteSnapshot removes a snapshot; volumes made from it stay whole. Absent: OK.
+	// CommitSnapshot ends a pending snapshot: from now on the overlay is the volume. The host calls it when the domain writes to the overlay, or when nothing has the
+	// volume open. Not pending: OK. A driver does the same by itself when a volume with a pending snapshot is detached. Only with capability COMPUTE_SWITCH.
+	CommitSnapshot(context.Context, *CommitSnapshotRequest) (*CommitSnapshotResponse, error)
+	// DeleteSnapshot removes a snapshot; volumes made from it stay whole. Where the volume's bytes still rest on it (files), a driver may keep them, unlisted, until
+	// the volume is detached or deleted. Pending: FAILED_PRECONDITION (WRONG_STATE). Absent: OK.
 	DeleteSnapshot(context.Context, *DeleteSnapshotRequest) (*DeleteSnapshotResponse, error)
 	// ListSnapshots pages through our snapshots of a pool, ordered by id.
 	ListSnapshots(context.Context, *ListSnapshotsRequest) (*ListSnapshotsResponse, error)
@@ -363,8 +401,11 @@ type StorageDriverServiceServer interface {
 	DeleteImage(context.Context, *DeleteImageRequest) (*DeleteImageResponse, error)
 	// AttachImage gives a read-only source of an image copy (kernel, initrd, installation medium). Valid until the image is deleted.
 	AttachImage(context.Context, *AttachImageRequest) (*AttachImageResponse, error)
-	// ExportVolume streams the content of a detached volume or of a snapshot, raw, holes marked.
+	// ExportVolume streams the content of a detached volume, of a snapshot or of an image copy, raw, holes marked. Attached: FAILED_PRECONDITION (VOLUME_IN_USE).
 	ExportVolume(*ExportVolumeRequest, grpc.ServerStreamingServer[ExportVolumeResponse]) error
+	// ImportVolume makes a volume from a stream as ExportVolume gives it. First message describes it, the rest is content in order. Not half-made: until it returns OK the
+	// volume is not listed, and a broken stream leaves nothing. Same id and spec already complete: OK at once, the content is not read.
+	ImportVolume(grpc.ClientStreamingServer[ImportVolumeRequest, ImportVolumeResponse]) error
 	mustEmbedUnimplementedStorageDriverServiceServer()
 }
 
@@ -408,6 +449,9 @@ func (UnimplementedStorageDriverServiceServer) DetachVolume(context.Context, *De
 func (UnimplementedStorageDriverServiceServer) CreateSnapshot(context.Context, *CreateSnapshotRequest) (*CreateSnapshotResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateSnapshot not implemented")
 }
+func (UnimplementedStorageDriverServiceServer) CommitSnapshot(context.Context, *CommitSnapshotRequest) (*CommitSnapshotResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CommitSnapshot not implemented")
+}
 func (UnimplementedStorageDriverServiceServer) DeleteSnapshot(context.Context, *DeleteSnapshotRequest) (*DeleteSnapshotResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteSnapshot not implemented")
 }
@@ -434,6 +478,9 @@ func (UnimplementedStorageDriverServiceServer) AttachImage(context.Context, *Att
 }
 func (UnimplementedStorageDriverServiceServer) ExportVolume(*ExportVolumeRequest, grpc.ServerStreamingServer[ExportVolumeResponse]) error {
 	return status.Error(codes.Unimplemented, "method ExportVolume not implemented")
+}
+func (UnimplementedStorageDriverServiceServer) ImportVolume(grpc.ClientStreamingServer[ImportVolumeRequest, ImportVolumeResponse]) error {
+	return status.Error(codes.Unimplemented, "method ImportVolume not implemented")
 }
 func (UnimplementedStorageDriverServiceServer) mustEmbedUnimplementedStorageDriverServiceServer() {}
 func (UnimplementedStorageDriverServiceServer) testEmbeddedByValue()                              {}
@@ -654,6 +701,24 @@ func _StorageDriverService_CreateSnapshot_Handler(srv interface{}, ctx context.C
 	return interceptor(ctx, in, info, handler)
 }
 
+func _StorageDriverService_CommitSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CommitSnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(StorageDriverServiceServer).CommitSnapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: StorageDriverService_CommitSnapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(StorageDriverServiceServer).CommitSnapshot(ctx, req.(*CommitSnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _StorageDriverService_DeleteSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteSnapshotRequest)
 	if err := dec(in); err != nil {
@@ -798,6 +863,13 @@ func _StorageDriverService_ExportVolume_Handler(srv interface{}, stream grpc.Ser
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type StorageDriverService_ExportVolumeServer = grpc.ServerStreamingServer[ExportVolumeResponse]
 
+func _StorageDriverService_ImportVolume_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(StorageDriverServiceServer).ImportVolume(&grpc.GenericServerStream[ImportVolumeRequest, ImportVolumeResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type StorageDriverService_ImportVolumeServer = grpc.ClientStreamingServer[ImportVolumeRequest, ImportVolumeResponse]
+
 // StorageDriverService_ServiceDesc is the grpc.ServiceDesc for StorageDriverService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -850,6 +922,10 @@ var StorageDriverService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _StorageDriverService_CreateSnapshot_Handler,
 		},
 		{
+			MethodName: "CommitSnapshot",
+			Handler:    _StorageDriverService_CommitSnapshot_Handler,
+		},
+		{
 			MethodName: "DeleteSnapshot",
 			Handler:    _StorageDriverService_DeleteSnapshot_Handler,
 		},
@@ -888,6 +964,11 @@ var StorageDriverService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "ExportVolume",
 			Handler:       _StorageDriverService_ExportVolume_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "ImportVolume",
+			Handler:       _StorageDriverService_ImportVolume_Handler,
+			ClientStreams: true,
 		},
 	},
 	Metadata: "limiquantix/driver/v1/storage.proto",

@@ -135,6 +135,24 @@ const (
 	Reason_REASON_NETWORK_NOT_FOUND Reason = 52
 	// FAILED_PRECONDITION: the kernel does not enforce bridge filtering here, so ports stay down.
 	Reason_REASON_BRIDGE_FILTER_INACTIVE Reason = 53
+	// UNAVAILABLE: a pool does not work on the node that is asked; its message says why.
+	Reason_REASON_POOL_UNHEALTHY Reason = 54
+	// FAILED_PRECONDITION: a pool has volumes, snapshots or image copies and cannot be deleted.
+	Reason_REASON_POOL_IN_USE Reason = 55
+	// FAILED_PRECONDITION: a snapshot has volumes that depend on it.
+	Reason_REASON_SNAPSHOT_IN_USE Reason = 56
+	// UNAVAILABLE: a device or volume group that a pool lies on is not there, or not whole.
+	Reason_REASON_DEVICE_MISSING Reason = 57
+	// UNAVAILABLE: a file server no longer knows a file that was open (ESTALE): it was removed or the export changed.
+	Reason_REASON_STALE_FILE Reason = 58
+	// FAILED_PRECONDITION: the backend refuses access (EACCES, EPERM): an export, a mode or a user's capabilities.
+	Reason_REASON_ACCESS_DENIED Reason = 59
+	// INVALID_ARGUMENT: the address of an image's source, or one that it redirects to, is not allowed.
+	Reason_REASON_SOURCE_REFUSED Reason = 60
+	// UNAVAILABLE: a source of an image does not answer, breaks off or answers with an error.
+	Reason_REASON_SOURCE_UNAVAILABLE Reason = 61
+	// FAILED_PRECONDITION: the guest was to be quiesced for a snapshot, and was not.
+	Reason_REASON_QUIESCE_FAILED Reason = 62
 )
 
 // Enum value maps for Reason.
@@ -194,6 +212,15 @@ var (
 		51: "REASON_INTERNAL",
 		52: "REASON_NETWORK_NOT_FOUND",
 		53: "REASON_BRIDGE_FILTER_INACTIVE",
+		54: "REASON_POOL_UNHEALTHY",
+		55: "REASON_POOL_IN_USE",
+		56: "REASON_SNAPSHOT_IN_USE",
+		57: "REASON_DEVICE_MISSING",
+		58: "REASON_STALE_FILE",
+		59: "REASON_ACCESS_DENIED",
+		60: "REASON_SOURCE_REFUSED",
+		61: "REASON_SOURCE_UNAVAILABLE",
+		62: "REASON_QUIESCE_FAILED",
 	}
 	Reason_value = map[string]int32{
 		"REASON_UNSPECIFIED":             0,
@@ -250,6 +277,15 @@ var (
 		"REASON_INTERNAL":                51,
 		"REASON_NETWORK_NOT_FOUND":       52,
 		"REASON_BRIDGE_FILTER_INACTIVE":  53,
+		"REASON_POOL_UNHEALTHY":          54,
+		"REASON_POOL_IN_USE":             55,
+		"REASON_SNAPSHOT_IN_USE":         56,
+		"REASON_DEVICE_MISSING":          57,
+		"REASON_STALE_FILE":              58,
+		"REASON_ACCESS_DENIED":           59,
+		"REASON_SOURCE_REFUSED":          60,
+		"REASON_SOURCE_UNAVAILABLE":      61,
+		"REASON_QUIESCE_FAILED":          62,
 	}
 )
 
@@ -284,7 +320,7 @@ var File_limiquantix_meta_v1_reason_proto protoreflect.FileDescriptor
 
 const file_limiquantix_meta_v1_reason_proto_rawDesc = "" +
 	"\n" +
-	" limiquantix/meta/v1/reason.proto\x12\x13limiquantix.meta.v1*\xb0\v\n" +
+	" limiquantix/meta/v1/reason.proto\x12\x13limiquantix.meta.v1*\xa0\r\n" +
 	"\x06Reason\x12\x16\n" +
 	"\x12REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REASON_INVALID_FIELD\x10\x01\x12\x18\n" +
@@ -340,7 +376,16 @@ const file_limiquantix_meta_v1_reason_proto_rawDesc = "" +
 	"\x11REASON_SUPERSEDED\x102\x12\x13\n" +
 	"\x0fREASON_INTERNAL\x103\x12\x1c\n" +
 	"\x18REASON_NETWORK_NOT_FOUND\x104\x12!\n" +
-	"\x1dREASON_BRIDGE_FILTER_INACTIVE\x105BIZGgithub.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1;metav1b\x06proto3"
+	"\x1dREASON_BRIDGE_FILTER_INACTIVE\x105\x12\x19\n" +
+	"\x15REASON_POOL_UNHEALTHY\x106\x12\x16\n" +
+	"\x12REASON_POOL_IN_USE\x107\x12\x1a\n" +
+	"\x16REASON_SNAPSHOT_IN_USE\x108\x12\x19\n" +
+	"\x15REASON_DEVICE_MISSING\x109\x12\x15\n" +
+	"\x11REASON_STALE_FILE\x10:\x12\x18\n" +
+	"\x14REASON_ACCESS_DENIED\x10;\x12\x19\n" +
+	"\x15REASON_SOURCE_REFUSED\x10<\x12\x1d\n" +
+	"\x19REASON_SOURCE_UNAVAILABLE\x10=\x12\x19\n" +
+	"\x15REASON_QUIESCE_FAILED\x10>BIZGgithub.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1;metav1b\x06proto3"
 
 var (
 	file_limiquantix_meta_v1_reason_proto_rawDescOnce sync.Once

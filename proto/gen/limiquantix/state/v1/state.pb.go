@@ -441,6 +441,12 @@ type VolumeRecord struct {
 	ExecutorNodeId string `protobuf:"bytes,4,opt,name=executor_node_id,json=executorNodeId,proto3" json:"executor_node_id,omitempty"`
 	// Executor's epoch.
 	ExecutorEpoch int64 `protobuf:"varint,5,opt,name=executor_epoch,json=executorEpoch,proto3" json:"executor_epoch,omitempty"`
+	// Operation of the newest generation; empty for a volume that lives with its VM.
+	OperationId string `protobuf:"bytes,6,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	// Restore asked for last; unset = none.
+	Restore *VolumeRestore `protobuf:"bytes,7,opt,name=restore,proto3" json:"restore,omitempty"`
+	// Move asked for last; unset = none.
+	Move          *VolumeMove `protobuf:"bytes,8,opt,name=move,proto3" json:"move,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -510,20 +516,253 @@ func (x *VolumeRecord) GetExecutorEpoch() int64 {
 	return 0
 }
 
+func (x *VolumeRecord) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *VolumeRecord) GetRestore() *VolumeRestore {
+	if x != nil {
+		return x.Restore
+	}
+	return nil
+}
+
+func (x *VolumeRecord) GetMove() *VolumeMove {
+	if x != nil {
+		return x.Move
+	}
+	return nil
+}
+
+// VolumeRestore is a volume's way back to a snapshot.
+type VolumeRestore struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Snapshot.
+	SnapshotId string `protobuf:"bytes,1,opt,name=snapshot_id,json=snapshotId,proto3" json:"snapshot_id,omitempty"`
+	// Counts restores of the volume.
+	RestoreGeneration int64 `protobuf:"varint,2,opt,name=restore_generation,json=restoreGeneration,proto3" json:"restore_generation,omitempty"`
+	// Whether the executor has confirmed it.
+	Done          bool `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeRestore) Reset() {
+	*x = VolumeRestore{}
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeRestore) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeRestore) ProtoMessage() {}
+
+func (x *VolumeRestore) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeRestore.ProtoReflect.Descriptor instead.
+func (*VolumeRestore) Descriptor() ([]byte, []int) {
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *VolumeRestore) GetSnapshotId() string {
+	if x != nil {
+		return x.SnapshotId
+	}
+	return ""
+}
+
+func (x *VolumeRestore) GetRestoreGeneration() int64 {
+	if x != nil {
+		return x.RestoreGeneration
+	}
+	return 0
+}
+
+func (x *VolumeRestore) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+// VolumeMove is a volume's way to another pool.
+type VolumeMove struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Pool that it came from.
+	FromPoolId string `protobuf:"bytes,1,opt,name=from_pool_id,json=fromPoolId,proto3" json:"from_pool_id,omitempty"`
+	// Counts moves of the volume.
+	MoveGeneration int64 `protobuf:"varint,2,opt,name=move_generation,json=moveGeneration,proto3" json:"move_generation,omitempty"`
+	// Whether the executor has confirmed it.
+	Done          bool `protobuf:"varint,3,opt,name=done,proto3" json:"done,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VolumeMove) Reset() {
+	*x = VolumeMove{}
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VolumeMove) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VolumeMove) ProtoMessage() {}
+
+func (x *VolumeMove) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VolumeMove.ProtoReflect.Descriptor instead.
+func (*VolumeMove) Descriptor() ([]byte, []int) {
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *VolumeMove) GetFromPoolId() string {
+	if x != nil {
+		return x.FromPoolId
+	}
+	return ""
+}
+
+func (x *VolumeMove) GetMoveGeneration() int64 {
+	if x != nil {
+		return x.MoveGeneration
+	}
+	return 0
+}
+
+func (x *VolumeMove) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+// SnapshotRecord is a snapshot as stored at snapshot/<id>.
+type SnapshotRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version of this form; 1.
+	SchemaVersion int32 `protobuf:"varint,1,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
+	// The public message.
+	Snapshot *v11.Snapshot `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// Node that executes; empty = none yet.
+	ExecutorNodeId string `protobuf:"bytes,3,opt,name=executor_node_id,json=executorNodeId,proto3" json:"executor_node_id,omitempty"`
+	// Executor's epoch.
+	ExecutorEpoch int64 `protobuf:"varint,4,opt,name=executor_epoch,json=executorEpoch,proto3" json:"executor_epoch,omitempty"`
+	// Operation of the newest generation.
+	OperationId   string `protobuf:"bytes,5,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotRecord) Reset() {
+	*x = SnapshotRecord{}
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotRecord) ProtoMessage() {}
+
+func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
+func (*SnapshotRecord) Descriptor() ([]byte, []int) {
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *SnapshotRecord) GetSchemaVersion() int32 {
+	if x != nil {
+		return x.SchemaVersion
+	}
+	return 0
+}
+
+func (x *SnapshotRecord) GetSnapshot() *v11.Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetExecutorNodeId() string {
+	if x != nil {
+		return x.ExecutorNodeId
+	}
+	return ""
+}
+
+func (x *SnapshotRecord) GetExecutorEpoch() int64 {
+	if x != nil {
+		return x.ExecutorEpoch
+	}
+	return 0
+}
+
+func (x *SnapshotRecord) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
 // StoragePoolRecord is a pool as stored at pool/<id>.
 type StoragePoolRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version of this form; 1.
 	SchemaVersion int32 `protobuf:"varint,1,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
-	// The public message.
-	Pool          *v11.StoragePool `protobuf:"bytes,2,opt,name=pool,proto3" json:"pool,omitempty"`
+	// The public message, without secrets: those are sealed at secret/<pool id>/<name>.
+	Pool *v11.StoragePool `protobuf:"bytes,2,opt,name=pool,proto3" json:"pool,omitempty"`
+	// Operation of the newest generation.
+	OperationId   string `protobuf:"bytes,3,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StoragePoolRecord) Reset() {
 	*x = StoragePoolRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[6]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -535,7 +774,7 @@ func (x *StoragePoolRecord) String() string {
 func (*StoragePoolRecord) ProtoMessage() {}
 
 func (x *StoragePoolRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[6]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -548,7 +787,7 @@ func (x *StoragePoolRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoragePoolRecord.ProtoReflect.Descriptor instead.
 func (*StoragePoolRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{6}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *StoragePoolRecord) GetSchemaVersion() int32 {
@@ -565,20 +804,31 @@ func (x *StoragePoolRecord) GetPool() *v11.StoragePool {
 	return nil
 }
 
+func (x *StoragePoolRecord) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
 // ImageRecord is an image as stored at image/<id>.
 type ImageRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version of this form; 1.
 	SchemaVersion int32 `protobuf:"varint,1,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
 	// The public message.
-	Image         *v11.Image `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	Image *v11.Image `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
+	// Operation of the newest generation.
+	OperationId string `protobuf:"bytes,3,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	// Who makes the copies in shared pools, by pool id.
+	Executors     map[string]*Executor `protobuf:"bytes,4,rep,name=executors,proto3" json:"executors,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ImageRecord) Reset() {
 	*x = ImageRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[7]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -590,7 +840,7 @@ func (x *ImageRecord) String() string {
 func (*ImageRecord) ProtoMessage() {}
 
 func (x *ImageRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[7]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -603,7 +853,7 @@ func (x *ImageRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageRecord.ProtoReflect.Descriptor instead.
 func (*ImageRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{7}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ImageRecord) GetSchemaVersion() int32 {
@@ -620,6 +870,75 @@ func (x *ImageRecord) GetImage() *v11.Image {
 	return nil
 }
 
+func (x *ImageRecord) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *ImageRecord) GetExecutors() map[string]*Executor {
+	if x != nil {
+		return x.Executors
+	}
+	return nil
+}
+
+// Executor is the node that acts for an object in a shared pool.
+type Executor struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Node.
+	NodeId string `protobuf:"bytes,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Epoch; grows with each change of node.
+	Epoch         int64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Executor) Reset() {
+	*x = Executor{}
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Executor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Executor) ProtoMessage() {}
+
+func (x *Executor) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Executor.ProtoReflect.Descriptor instead.
+func (*Executor) Descriptor() ([]byte, []int) {
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Executor) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *Executor) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
 // OperationRecord is an operation as stored at operation/<id>.
 type OperationRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -633,7 +952,7 @@ type OperationRecord struct {
 
 func (x *OperationRecord) Reset() {
 	*x = OperationRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[8]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -645,7 +964,7 @@ func (x *OperationRecord) String() string {
 func (*OperationRecord) ProtoMessage() {}
 
 func (x *OperationRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[8]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -658,7 +977,7 @@ func (x *OperationRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationRecord.ProtoReflect.Descriptor instead.
 func (*OperationRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{8}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *OperationRecord) GetSchemaVersion() int32 {
@@ -698,7 +1017,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[9]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +1029,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[9]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +1042,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{9}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RequestRecord) GetSchemaVersion() int32 {
@@ -796,7 +1115,7 @@ type JoinTokenRecord struct {
 
 func (x *JoinTokenRecord) Reset() {
 	*x = JoinTokenRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[10]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -808,7 +1127,7 @@ func (x *JoinTokenRecord) String() string {
 func (*JoinTokenRecord) ProtoMessage() {}
 
 func (x *JoinTokenRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[10]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -821,7 +1140,7 @@ func (x *JoinTokenRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinTokenRecord.ProtoReflect.Descriptor instead.
 func (*JoinTokenRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{10}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *JoinTokenRecord) GetSchemaVersion() int32 {
@@ -885,7 +1204,7 @@ type ClusterRecord struct {
 
 func (x *ClusterRecord) Reset() {
 	*x = ClusterRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[11]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +1216,7 @@ func (x *ClusterRecord) String() string {
 func (*ClusterRecord) ProtoMessage() {}
 
 func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[11]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1229,7 @@ func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRecord.ProtoReflect.Descriptor instead.
 func (*ClusterRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{11}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ClusterRecord) GetSchemaVersion() int32 {
@@ -961,7 +1280,7 @@ type SecretRecord struct {
 
 func (x *SecretRecord) Reset() {
 	*x = SecretRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[12]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1292,7 @@ func (x *SecretRecord) String() string {
 func (*SecretRecord) ProtoMessage() {}
 
 func (x *SecretRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[12]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1305,7 @@ func (x *SecretRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRecord.ProtoReflect.Descriptor instead.
 func (*SecretRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{12}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SecretRecord) GetSchemaVersion() int32 {
@@ -1007,7 +1326,7 @@ var File_limiquantix_state_v1_state_proto protoreflect.FileDescriptor
 
 const file_limiquantix_state_v1_state_proto_rawDesc = "" +
 	"\n" +
-	" limiquantix/state/v1/state.proto\x12\x14limiquantix.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a(limiquantix/operation/v1/operation.proto\x1a\"limiquantix/storage/v1/image.proto\x1a!limiquantix/storage/v1/pool.proto\x1a#limiquantix/storage/v1/volume.proto\"\xb1\x03\n" +
+	" limiquantix/state/v1/state.proto\x12\x14limiquantix.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a(limiquantix/operation/v1/operation.proto\x1a\"limiquantix/storage/v1/image.proto\x1a!limiquantix/storage/v1/pool.proto\x1a%limiquantix/storage/v1/snapshot.proto\x1a#limiquantix/storage/v1/volume.proto\"\xb1\x03\n" +
 	"\bVMRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x12*\n" +
 	"\x02vm\x18\x02 \x01(\v2\x1a.limiquantix.compute.v1.VMR\x02vm\x121\n" +
@@ -1040,19 +1359,48 @@ const file_limiquantix_state_v1_state_proto_rawDesc = "" +
 	"\x0forphan_removals\x18\b \x03(\v2#.limiquantix.state.v1.OrphanRemovalR\x0eorphanRemovals\"\x86\x01\n" +
 	"\rOrphanRemoval\x126\n" +
 	"\x06orphan\x18\x01 \x01(\v2\x1e.limiquantix.compute.v1.OrphanR\x06orphan\x12=\n" +
-	"\frequest_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vrequestTime\"\xde\x01\n" +
+	"\frequest_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vrequestTime\"\xf6\x02\n" +
 	"\fVolumeRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x126\n" +
 	"\x06volume\x18\x02 \x01(\v2\x1e.limiquantix.storage.v1.VolumeR\x06volume\x12\x1e\n" +
 	"\vowner_vm_id\x18\x03 \x01(\tR\townerVmId\x12(\n" +
 	"\x10executor_node_id\x18\x04 \x01(\tR\x0eexecutorNodeId\x12%\n" +
-	"\x0eexecutor_epoch\x18\x05 \x01(\x03R\rexecutorEpoch\"s\n" +
+	"\x0eexecutor_epoch\x18\x05 \x01(\x03R\rexecutorEpoch\x12!\n" +
+	"\foperation_id\x18\x06 \x01(\tR\voperationId\x12=\n" +
+	"\arestore\x18\a \x01(\v2#.limiquantix.state.v1.VolumeRestoreR\arestore\x124\n" +
+	"\x04move\x18\b \x01(\v2 .limiquantix.state.v1.VolumeMoveR\x04move\"s\n" +
+	"\rVolumeRestore\x12\x1f\n" +
+	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
+	"snapshotId\x12-\n" +
+	"\x12restore_generation\x18\x02 \x01(\x03R\x11restoreGeneration\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\"k\n" +
+	"\n" +
+	"VolumeMove\x12 \n" +
+	"\ffrom_pool_id\x18\x01 \x01(\tR\n" +
+	"fromPoolId\x12'\n" +
+	"\x0fmove_generation\x18\x02 \x01(\x03R\x0emoveGeneration\x12\x12\n" +
+	"\x04done\x18\x03 \x01(\bR\x04done\"\xe9\x01\n" +
+	"\x0eSnapshotRecord\x12%\n" +
+	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x12<\n" +
+	"\bsnapshot\x18\x02 \x01(\v2 .limiquantix.storage.v1.SnapshotR\bsnapshot\x12(\n" +
+	"\x10executor_node_id\x18\x03 \x01(\tR\x0eexecutorNodeId\x12%\n" +
+	"\x0eexecutor_epoch\x18\x04 \x01(\x03R\rexecutorEpoch\x12!\n" +
+	"\foperation_id\x18\x05 \x01(\tR\voperationId\"\x96\x01\n" +
 	"\x11StoragePoolRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x127\n" +
-	"\x04pool\x18\x02 \x01(\v2#.limiquantix.storage.v1.StoragePoolR\x04pool\"i\n" +
+	"\x04pool\x18\x02 \x01(\v2#.limiquantix.storage.v1.StoragePoolR\x04pool\x12!\n" +
+	"\foperation_id\x18\x03 \x01(\tR\voperationId\"\xba\x02\n" +
 	"\vImageRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x123\n" +
-	"\x05image\x18\x02 \x01(\v2\x1d.limiquantix.storage.v1.ImageR\x05image\"{\n" +
+	"\x05image\x18\x02 \x01(\v2\x1d.limiquantix.storage.v1.ImageR\x05image\x12!\n" +
+	"\foperation_id\x18\x03 \x01(\tR\voperationId\x12N\n" +
+	"\texecutors\x18\x04 \x03(\v20.limiquantix.state.v1.ImageRecord.ExecutorsEntryR\texecutors\x1a\\\n" +
+	"\x0eExecutorsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x124\n" +
+	"\x05value\x18\x02 \x01(\v2\x1e.limiquantix.state.v1.ExecutorR\x05value:\x028\x01\"9\n" +
+	"\bExecutor\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\"{\n" +
 	"\x0fOperationRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x12A\n" +
 	"\toperation\x18\x02 \x01(\v2#.limiquantix.operation.v1.OperationR\toperation\"\x88\x02\n" +
@@ -1098,7 +1446,7 @@ func file_limiquantix_state_v1_state_proto_rawDescGZIP() []byte {
 	return file_limiquantix_state_v1_state_proto_rawDescData
 }
 
-var file_limiquantix_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_limiquantix_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_limiquantix_state_v1_state_proto_goTypes = []any{
 	(*VMRecord)(nil),              // 0: limiquantix.state.v1.VMRecord
 	(*Claim)(nil),                 // 1: limiquantix.state.v1.Claim
@@ -1106,43 +1454,54 @@ var file_limiquantix_state_v1_state_proto_goTypes = []any{
 	(*NodeRecord)(nil),            // 3: limiquantix.state.v1.NodeRecord
 	(*OrphanRemoval)(nil),         // 4: limiquantix.state.v1.OrphanRemoval
 	(*VolumeRecord)(nil),          // 5: limiquantix.state.v1.VolumeRecord
-	(*StoragePoolRecord)(nil),     // 6: limiquantix.state.v1.StoragePoolRecord
-	(*ImageRecord)(nil),           // 7: limiquantix.state.v1.ImageRecord
-	(*OperationRecord)(nil),       // 8: limiquantix.state.v1.OperationRecord
-	(*RequestRecord)(nil),         // 9: limiquantix.state.v1.RequestRecord
-	(*JoinTokenRecord)(nil),       // 10: limiquantix.state.v1.JoinTokenRecord
-	(*ClusterRecord)(nil),         // 11: limiquantix.state.v1.ClusterRecord
-	(*SecretRecord)(nil),          // 12: limiquantix.state.v1.SecretRecord
-	(*v1.VM)(nil),                 // 13: limiquantix.compute.v1.VM
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*v1.Node)(nil),               // 15: limiquantix.compute.v1.Node
-	(*v1.Orphan)(nil),             // 16: limiquantix.compute.v1.Orphan
-	(*v11.Volume)(nil),            // 17: limiquantix.storage.v1.Volume
-	(*v11.StoragePool)(nil),       // 18: limiquantix.storage.v1.StoragePool
-	(*v11.Image)(nil),             // 19: limiquantix.storage.v1.Image
-	(*v12.Operation)(nil),         // 20: limiquantix.operation.v1.Operation
+	(*VolumeRestore)(nil),         // 6: limiquantix.state.v1.VolumeRestore
+	(*VolumeMove)(nil),            // 7: limiquantix.state.v1.VolumeMove
+	(*SnapshotRecord)(nil),        // 8: limiquantix.state.v1.SnapshotRecord
+	(*StoragePoolRecord)(nil),     // 9: limiquantix.state.v1.StoragePoolRecord
+	(*ImageRecord)(nil),           // 10: limiquantix.state.v1.ImageRecord
+	(*Executor)(nil),              // 11: limiquantix.state.v1.Executor
+	(*OperationRecord)(nil),       // 12: limiquantix.state.v1.OperationRecord
+	(*RequestRecord)(nil),         // 13: limiquantix.state.v1.RequestRecord
+	(*JoinTokenRecord)(nil),       // 14: limiquantix.state.v1.JoinTokenRecord
+	(*ClusterRecord)(nil),         // 15: limiquantix.state.v1.ClusterRecord
+	(*SecretRecord)(nil),          // 16: limiquantix.state.v1.SecretRecord
+	nil,                           // 17: limiquantix.state.v1.ImageRecord.ExecutorsEntry
+	(*v1.VM)(nil),                 // 18: limiquantix.compute.v1.VM
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*v1.Node)(nil),               // 20: limiquantix.compute.v1.Node
+	(*v1.Orphan)(nil),             // 21: limiquantix.compute.v1.Orphan
+	(*v11.Volume)(nil),            // 22: limiquantix.storage.v1.Volume
+	(*v11.Snapshot)(nil),          // 23: limiquantix.storage.v1.Snapshot
+	(*v11.StoragePool)(nil),       // 24: limiquantix.storage.v1.StoragePool
+	(*v11.Image)(nil),             // 25: limiquantix.storage.v1.Image
+	(*v12.Operation)(nil),         // 26: limiquantix.operation.v1.Operation
 }
 var file_limiquantix_state_v1_state_proto_depIdxs = []int32{
-	13, // 0: limiquantix.state.v1.VMRecord.vm:type_name -> limiquantix.compute.v1.VM
+	18, // 0: limiquantix.state.v1.VMRecord.vm:type_name -> limiquantix.compute.v1.VM
 	1,  // 1: limiquantix.state.v1.VMRecord.claim:type_name -> limiquantix.state.v1.Claim
 	2,  // 2: limiquantix.state.v1.VMRecord.disk_volumes:type_name -> limiquantix.state.v1.DiskVolume
-	14, // 3: limiquantix.state.v1.VMRecord.pending_since:type_name -> google.protobuf.Timestamp
-	15, // 4: limiquantix.state.v1.NodeRecord.node:type_name -> limiquantix.compute.v1.Node
+	19, // 3: limiquantix.state.v1.VMRecord.pending_since:type_name -> google.protobuf.Timestamp
+	20, // 4: limiquantix.state.v1.NodeRecord.node:type_name -> limiquantix.compute.v1.Node
 	4,  // 5: limiquantix.state.v1.NodeRecord.orphan_removals:type_name -> limiquantix.state.v1.OrphanRemoval
-	16, // 6: limiquantix.state.v1.OrphanRemoval.orphan:type_name -> limiquantix.compute.v1.Orphan
-	14, // 7: limiquantix.state.v1.OrphanRemoval.request_time:type_name -> google.protobuf.Timestamp
-	17, // 8: limiquantix.state.v1.VolumeRecord.volume:type_name -> limiquantix.storage.v1.Volume
-	18, // 9: limiquantix.state.v1.StoragePoolRecord.pool:type_name -> limiquantix.storage.v1.StoragePool
-	19, // 10: limiquantix.state.v1.ImageRecord.image:type_name -> limiquantix.storage.v1.Image
-	20, // 11: limiquantix.state.v1.OperationRecord.operation:type_name -> limiquantix.operation.v1.Operation
-	14, // 12: limiquantix.state.v1.RequestRecord.create_time:type_name -> google.protobuf.Timestamp
-	14, // 13: limiquantix.state.v1.JoinTokenRecord.expire_time:type_name -> google.protobuf.Timestamp
-	14, // 14: limiquantix.state.v1.JoinTokenRecord.create_time:type_name -> google.protobuf.Timestamp
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	21, // 6: limiquantix.state.v1.OrphanRemoval.orphan:type_name -> limiquantix.compute.v1.Orphan
+	19, // 7: limiquantix.state.v1.OrphanRemoval.request_time:type_name -> google.protobuf.Timestamp
+	22, // 8: limiquantix.state.v1.VolumeRecord.volume:type_name -> limiquantix.storage.v1.Volume
+	6,  // 9: limiquantix.state.v1.VolumeRecord.restore:type_name -> limiquantix.state.v1.VolumeRestore
+	7,  // 10: limiquantix.state.v1.VolumeRecord.move:type_name -> limiquantix.state.v1.VolumeMove
+	23, // 11: limiquantix.state.v1.SnapshotRecord.snapshot:type_name -> limiquantix.storage.v1.Snapshot
+	24, // 12: limiquantix.state.v1.StoragePoolRecord.pool:type_name -> limiquantix.storage.v1.StoragePool
+	25, // 13: limiquantix.state.v1.ImageRecord.image:type_name -> limiquantix.storage.v1.Image
+	17, // 14: limiquantix.state.v1.ImageRecord.executors:type_name -> limiquantix.state.v1.ImageRecord.ExecutorsEntry
+	26, // 15: limiquantix.state.v1.OperationRecord.operation:type_name -> limiquantix.operation.v1.Operation
+	19, // 16: limiquantix.state.v1.RequestRecord.create_time:type_name -> google.protobuf.Timestamp
+	19, // 17: limiquantix.state.v1.JoinTokenRecord.expire_time:type_name -> google.protobuf.Timestamp
+	19, // 18: limiquantix.state.v1.JoinTokenRecord.create_time:type_name -> google.protobuf.Timestamp
+	11, // 19: limiquantix.state.v1.ImageRecord.ExecutorsEntry.value:type_name -> limiquantix.state.v1.Executor
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_limiquantix_state_v1_state_proto_init() }
@@ -1156,7 +1515,7 @@ func file_limiquantix_state_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_limiquantix_state_v1_state_proto_rawDesc), len(file_limiquantix_state_v1_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -158,7 +158,8 @@ type ComputeDriverServiceClient interface {
 	AttachInterface(context.Context, *connect.Request[v1.AttachInterfaceRequest]) (*connect.Response[v1.AttachInterfaceResponse], error)
 	// DetachInterface removes an interface and returns when the guest has let it go. Absent: OK.
 	DetachInterface(context.Context, *connect.Request[v1.DetachInterfaceRequest]) (*connect.Response[v1.DetachInterfaceResponse], error)
-	// ResizeDisk tells a running guest that a disk has grown; the volume was resized by its storage driver first. Not running: OK, nothing to tell.
+	// ResizeDisk tells a running guest that a disk has grown. A volume in a file is grown by this very call, because the hypervisor has it open; any other was resized by its
+	// storage driver first. Not running: OK, nothing to tell.
 	ResizeDisk(context.Context, *connect.Request[v1.ResizeDiskRequest]) (*connect.Response[v1.ResizeDiskResponse], error)
 	// SetLink sets an interface's link up or down.
 	SetLink(context.Context, *connect.Request[v1.SetLinkRequest]) (*connect.Response[v1.SetLinkResponse], error)
@@ -589,7 +590,8 @@ type ComputeDriverServiceHandler interface {
 	AttachInterface(context.Context, *connect.Request[v1.AttachInterfaceRequest]) (*connect.Response[v1.AttachInterfaceResponse], error)
 	// DetachInterface removes an interface and returns when the guest has let it go. Absent: OK.
 	DetachInterface(context.Context, *connect.Request[v1.DetachInterfaceRequest]) (*connect.Response[v1.DetachInterfaceResponse], error)
-	// ResizeDisk tells a running guest that a disk has grown; the volume was resized by its storage driver first. Not running: OK, nothing to tell.
+	// ResizeDisk tells a running guest that a disk has grown. A volume in a file is grown by this very call, because the hypervisor has it open; any other was resized by its
+	// storage driver first. Not running: OK, nothing to tell.
 	ResizeDisk(context.Context, *connect.Request[v1.ResizeDiskRequest]) (*connect.Response[v1.ResizeDiskResponse], error)
 	// SetLink sets an interface's link up or down.
 	SetLink(context.Context, *connect.Request[v1.SetLinkRequest]) (*connect.Response[v1.SetLinkResponse], error)

@@ -66,6 +66,9 @@ const (
 	// StorageDriverServiceCreateSnapshotProcedure is the fully-qualified name of the
 	// StorageDriverService's CreateSnapshot RPC.
 	StorageDriverServiceCreateSnapshotProcedure = "/limiquantix.driver.v1.StorageDriverService/CreateSnapshot"
+	// StorageDriverServiceCommitSnapshotProcedure is the fully-qualified name of the
+	// StorageDriverService's CommitSnapshot RPC.
+	StorageDriverServiceCommitSnapshotProcedure = "/limiquantix.driver.v1.StorageDriverService/CommitSnapshot"
 	// StorageDriverServiceDeleteSnapshotProcedure is the fully-qualified name of the
 	// StorageDriverService's DeleteSnapshot RPC.
 	StorageDriverServiceDeleteSnapshotProcedure = "/limiquantix.driver.v1.StorageDriverService/DeleteSnapshot"
@@ -93,6 +96,9 @@ const (
 	// StorageDriverServiceExportVolumeProcedure is the fully-qualified name of the
 	// StorageDriverService's ExportVolume RPC.
 	StorageDriverServiceExportVolumeProcedure = "/limiquantix.driver.v1.StorageDriverService/ExportVolume"
+	// StorageDriverServiceImportVolumeProcedure is the fully-qualified name of the
+	// StorageDriverService's ImportVolume RPC.
+	StorageDriverServiceImportVolumeProcedure = "/limiquantix.driver.v1.StorageDriverService/ImportVolume"
 )
 
 // StorageDriverServiceClient is a client for the limiquantix.driver.v1.StorageDriverService
@@ -120,9 +126,14 @@ type StorageDriverServiceClient interface {
 	AttachVolume(context.Context, *connect.Request[v1.AttachVolumeRequest]) (*connect.Response[v1.AttachVolumeResponse], error)
 	// DetachVolume ends the use on this node. Not attached or absent: OK.
 	DetachVolume(context.Context, *connect.Request[v1.DetachVolumeRequest]) (*connect.Response[v1.DetachVolumeResponse], error)
-	// CreateSnapshot takes a point-in-time copy. With capability COMPUTE_SWITCH of a volume in use it makes the overlay and returns it; the compute driver then switches to it.
+	// CreateSnapshot takes a point-in-time copy. With capability COMPUTE_SWITCH and a volume attached here it makes an overlay and returns it, and the snapshot is pending:
+	// the host lets the compute driver switch the running domain to the overlay and then calls CommitSnapshot. Issued again before that: the same overlay.
 	CreateSnapshot(context.Context, *connect.Request[v1.CreateSnapshotRequest]) (*connect.Response[v1.CreateSnapshotResponse], error)
-	// DeleteSnapshot removes a snapshot; volumes made from it stay whole. Absent: OK.
+	// CommitSnapshot ends a pending snapshot: from now on the overlay is the volume. The host calls it when the domain writes to the overlay, or when nothing has the
+	// volume open. Not pending: OK. A driver does the same by itself when a volume with a pending snapshot is detached. Only with capability COMPUTE_SWITCH.
+	CommitSnapshot(context.Context, *connect.Request[v1.CommitSnapshotRequest]) (*connect.Response[v1.CommitSnapshotResponse], error)
+	// DeleteSnapshot removes a snapshot; volumes made from it stay whole. Where the volume's bytes still rest on it (files), a driver may keep them, unlisted, until
+	// the volume is detached or deleted. Pending: FAILED_PRECONDITION (WRONG_STATE). Absent: OK.
 	DeleteSnapshot(context.Context, *connect.Request[v1.DeleteSnapshotRequest]) (*connect.Response[v1.DeleteSnapshotResponse], error)
 	// ListSnapshots pages through our snapshots of a pool, ordered by id.
 	ListSnapshots(context.Context, *connect.Request[v1.ListSnapshotsRequest]) (*connect.Response[v1.ListSnapshotsResponse], error)
@@ -139,8 +150,11 @@ type StorageDriverServiceClient interface {
 	DeleteImage(context.Context, *connect.Request[v1.DeleteImageRequest]) (*connect.Response[v1.DeleteImageResponse], error)
 	// AttachImage gives a read-only source of an image copy (kernel, initrd, installation medium). Valid until the image is deleted.
 	AttachImage(context.Context, *connect.Request[v1.AttachImageRequest]) (*connect.Response[v1.AttachImageResponse], error)
-	// ExportVolume streams the content of a detached volume or of a snapshot, raw, holes marked.
+	// ExportVolume streams the content of a detached volume, of a snapshot or of an image copy, raw, holes marked. Attached: FAILED_PRECONDITION (VOLUME_IN_USE).
 	ExportVolume(context.Context, *connect.Request[v1.ExportVolumeRequest]) (*connect.ServerStreamForClient[v1.ExportVolumeResponse], error)
+	// ImportVolume makes a volume from a stream as ExportVolume gives it. First message describes it, the rest is content in order. Not half-made: until it returns OK the
+	// volume is not listed, and a broken stream leaves nothing. Same id and spec already complete: OK at once, the content is not read.
+	ImportVolume(context.Context) *connect.ClientStreamForClient[v1.ImportVolumeRequest, v1.ImportVolumeResponse]
 }
 
 // NewStorageDriverServiceClient constructs a client for the
@@ -220,6 +234,12 @@ func NewStorageDriverServiceClient(httpClient connect.HTTPClient, baseURL string
 			connect.WithSchema(storageDriverServiceMethods.ByName("CreateSnapshot")),
 			connect.WithClientOptions(opts...),
 		),
+		commitSnapshot: connect.NewClient[v1.CommitSnapshotRequest, v1.CommitSnapshotResponse](
+			httpClient,
+			baseURL+StorageDriverServiceCommitSnapshotProcedure,
+			connect.WithSchema(storageDriverServiceMethods.ByName("CommitSnapshot")),
+			connect.WithClientOptions(opts...),
+		),
 		deleteSnapshot: connect.NewClient[v1.DeleteSnapshotRequest, v1.DeleteSnapshotResponse](
 			httpClient,
 			baseURL+StorageDriverServiceDeleteSnapshotProcedure,
@@ -274,6 +294,12 @@ func NewStorageDriverServiceClient(httpClient connect.HTTPClient, baseURL string
 			connect.WithSchema(storageDriverServiceMethods.ByName("ExportVolume")),
 			connect.WithClientOptions(opts...),
 		),
+		importVolume: connect.NewClient[v1.ImportVolumeRequest, v1.ImportVolumeResponse](
+			httpClient,
+			baseURL+StorageDriverServiceImportVolumeProcedure,
+			connect.WithSchema(storageDriverServiceMethods.ByName("ImportVolume")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -290,6 +316,7 @@ type storageDriverServiceClient struct {
 	attachVolume    *connect.Client[v1.AttachVolumeRequest, v1.AttachVolumeResponse]
 	detachVolume    *connect.Client[v1.DetachVolumeRequest, v1.DetachVolumeResponse]
 	createSnapshot  *connect.Client[v1.CreateSnapshotRequest, v1.CreateSnapshotResponse]
+	commitSnapshot  *connect.Client[v1.CommitSnapshotRequest, v1.CommitSnapshotResponse]
 	deleteSnapshot  *connect.Client[v1.DeleteSnapshotRequest, v1.DeleteSnapshotResponse]
 	listSnapshots   *connect.Client[v1.ListSnapshotsRequest, v1.ListSnapshotsResponse]
 	restoreSnapshot *connect.Client[v1.RestoreSnapshotRequest, v1.RestoreSnapshotResponse]
@@ -299,6 +326,7 @@ type storageDriverServiceClient struct {
 	deleteImage     *connect.Client[v1.DeleteImageRequest, v1.DeleteImageResponse]
 	attachImage     *connect.Client[v1.AttachImageRequest, v1.AttachImageResponse]
 	exportVolume    *connect.Client[v1.ExportVolumeRequest, v1.ExportVolumeResponse]
+	importVolume    *connect.Client[v1.ImportVolumeRequest, v1.ImportVolumeResponse]
 }
 
 // EnsurePool calls limiquantix.driver.v1.StorageDriverService.EnsurePool.
@@ -356,6 +384,11 @@ func (c *storageDriverServiceClient) CreateSnapshot(ctx context.Context, req *co
 	return c.createSnapshot.CallUnary(ctx, req)
 }
 
+// CommitSnapshot calls limiquantix.driver.v1.StorageDriverService.CommitSnapshot.
+func (c *storageDriverServiceClient) CommitSnapshot(ctx context.Context, req *connect.Request[v1.CommitSnapshotRequest]) (*connect.Response[v1.CommitSnapshotResponse], error) {
+	return c.commitSnapshot.CallUnary(ctx, req)
+}
+
 // DeleteSnapshot calls limiquantix.driver.v1.StorageDriverService.DeleteSnapshot.
 func (c *storageDriverServiceClient) DeleteSnapshot(ctx context.Context, req *connect.Request[v1.DeleteSnapshotRequest]) (*connect.Response[v1.DeleteSnapshotResponse], error) {
 	return c.deleteSnapshot.CallUnary(ctx, req)
@@ -401,6 +434,11 @@ func (c *storageDriverServiceClient) ExportVolume(ctx context.Context, req *conn
 	return c.exportVolume.CallServerStream(ctx, req)
 }
 
+// ImportVolume calls limiquantix.driver.v1.StorageDriverService.ImportVolume.
+func (c *storageDriverServiceClient) ImportVolume(ctx context.Context) *connect.ClientStreamForClient[v1.ImportVolumeRequest, v1.ImportVolumeResponse] {
+	return c.importVolume.CallClientStream(ctx)
+}
+
 // StorageDriverServiceHandler is an implementation of the
 // limiquantix.driver.v1.StorageDriverService service.
 type StorageDriverServiceHandler interface {
@@ -426,9 +464,14 @@ type StorageDriverServiceHandler interface {
 	AttachVolume(context.Context, *connect.Request[v1.AttachVolumeRequest]) (*connect.Response[v1.AttachVolumeResponse], error)
 	// DetachVolume ends the use on this node. Not attached or absent: OK.
 	DetachVolume(context.Context, *connect.Request[v1.DetachVolumeRequest]) (*connect.Response[v1.DetachVolumeResponse], error)
-	// CreateSnapshot takes a point-in-time copy. With capability COMPUTE_SWITCH of a volume in use it makes the overlay and returns it; the compute driver then switches to it.
+	// CreateSnapshot takes a point-in-time copy. With capability COMPUTE_SWITCH and a volume attached here it makes an overlay and returns it, and the snapshot is pending:
+	// the host lets the compute driver switch the running domain to the overlay and then calls CommitSnapshot. Issued again before that: the same overlay.
 	CreateSnapshot(context.Context, *connect.Request[v1.CreateSnapshotRequest]) (*connect.Response[v1.CreateSnapshotResponse], error)
-	// DeleteSnapshot removes a snapshot; volumes made from it stay whole. Absent: OK.
+	// CommitSnapshot ends a pending snapshot: from now on the overlay is the volume. The host calls it when the domain writes to the overlay, or when nothing has the
+	// volume open. Not pending: OK. A driver does the same by itself when a volume with a pending snapshot is detached. Only with capability COMPUTE_SWITCH.
+	CommitSnapshot(context.Context, *connect.Request[v1.CommitSnapshotRequest]) (*connect.Response[v1.CommitSnapshotResponse], error)
+	// DeleteSnapshot removes a snapshot; volumes made from it stay whole. Where the volume's bytes still rest on it (files), a driver may keep them, unlisted, until
+	// the volume is detached or deleted. Pending: FAILED_PRECONDITION (WRONG_STATE). Absent: OK.
 	DeleteSnapshot(context.Context, *connect.Request[v1.DeleteSnapshotRequest]) (*connect.Response[v1.DeleteSnapshotResponse], error)
 	// ListSnapshots pages through our snapshots of a pool, ordered by id.
 	ListSnapshots(context.Context, *connect.Request[v1.ListSnapshotsRequest]) (*connect.Response[v1.ListSnapshotsResponse], error)
@@ -445,8 +488,11 @@ type StorageDriverServiceHandler interface {
 	DeleteImage(context.Context, *connect.Request[v1.DeleteImageRequest]) (*connect.Response[v1.DeleteImageResponse], error)
 	// AttachImage gives a read-only source of an image copy (kernel, initrd, installation medium). Valid until the image is deleted.
 	AttachImage(context.Context, *connect.Request[v1.AttachImageRequest]) (*connect.Response[v1.AttachImageResponse], error)
-	// ExportVolume streams the content of a detached volume or of a snapshot, raw, holes marked.
+	// ExportVolume streams the content of a detached volume, of a snapshot or of an image copy, raw, holes marked. Attached: FAILED_PRECONDITION (VOLUME_IN_USE).
 	ExportVolume(context.Context, *connect.Request[v1.ExportVolumeRequest], *connect.ServerStream[v1.ExportVolumeResponse]) error
+	// ImportVolume makes a volume from a stream as ExportVolume gives it. First message describes it, the rest is content in order. Not half-made: until it returns OK the
+	// volume is not listed, and a broken stream leaves nothing. Same id and spec already complete: OK at once, the content is not read.
+	ImportVolume(context.Context, *connect.ClientStream[v1.ImportVolumeRequest]) (*connect.Response[v1.ImportVolumeResponse], error)
 }
 
 // NewStorageDriverServiceHandler builds an HTTP handler from the service implementation. It returns
@@ -522,6 +568,12 @@ func NewStorageDriverServiceHandler(svc StorageDriverServiceHandler, opts ...con
 		connect.WithSchema(storageDriverServiceMethods.ByName("CreateSnapshot")),
 		connect.WithHandlerOptions(opts...),
 	)
+	storageDriverServiceCommitSnapshotHandler := connect.NewUnaryHandler(
+		StorageDriverServiceCommitSnapshotProcedure,
+		svc.CommitSnapshot,
+		connect.WithSchema(storageDriverServiceMethods.ByName("CommitSnapshot")),
+		connect.WithHandlerOptions(opts...),
+	)
 	storageDriverServiceDeleteSnapshotHandler := connect.NewUnaryHandler(
 		StorageDriverServiceDeleteSnapshotProcedure,
 		svc.DeleteSnapshot,
@@ -576,6 +628,12 @@ func NewStorageDriverServiceHandler(svc StorageDriverServiceHandler, opts ...con
 		connect.WithSchema(storageDriverServiceMethods.ByName("ExportVolume")),
 		connect.WithHandlerOptions(opts...),
 	)
+	storageDriverServiceImportVolumeHandler := connect.NewClientStreamHandler(
+		StorageDriverServiceImportVolumeProcedure,
+		svc.ImportVolume,
+		connect.WithSchema(storageDriverServiceMethods.ByName("ImportVolume")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/limiquantix.driver.v1.StorageDriverService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case StorageDriverServiceEnsurePoolProcedure:
@@ -600,6 +658,8 @@ func NewStorageDriverServiceHandler(svc StorageDriverServiceHandler, opts ...con
 			storageDriverServiceDetachVolumeHandler.ServeHTTP(w, r)
 		case StorageDriverServiceCreateSnapshotProcedure:
 			storageDriverServiceCreateSnapshotHandler.ServeHTTP(w, r)
+		case StorageDriverServiceCommitSnapshotProcedure:
+			storageDriverServiceCommitSnapshotHandler.ServeHTTP(w, r)
 		case StorageDriverServiceDeleteSnapshotProcedure:
 			storageDriverServiceDeleteSnapshotHandler.ServeHTTP(w, r)
 		case StorageDriverServiceListSnapshotsProcedure:
@@ -618,6 +678,8 @@ func NewStorageDriverServiceHandler(svc StorageDriverServiceHandler, opts ...con
 			storageDriverServiceAttachImageHandler.ServeHTTP(w, r)
 		case StorageDriverServiceExportVolumeProcedure:
 			storageDriverServiceExportVolumeHandler.ServeHTTP(w, r)
+		case StorageDriverServiceImportVolumeProcedure:
+			storageDriverServiceImportVolumeHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -671,6 +733,10 @@ func (UnimplementedStorageDriverServiceHandler) CreateSnapshot(context.Context, 
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("limiquantix.driver.v1.StorageDriverService.CreateSnapshot is not implemented"))
 }
 
+func (UnimplementedStorageDriverServiceHandler) CommitSnapshot(context.Context, *connect.Request[v1.CommitSnapshotRequest]) (*connect.Response[v1.CommitSnapshotResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("limiquantix.driver.v1.StorageDriverService.CommitSnapshot is not implemented"))
+}
+
 func (UnimplementedStorageDriverServiceHandler) DeleteSnapshot(context.Context, *connect.Request[v1.DeleteSnapshotRequest]) (*connect.Response[v1.DeleteSnapshotResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("limiquantix.driver.v1.StorageDriverService.DeleteSnapshot is not implemented"))
 }
@@ -705,4 +771,8 @@ func (UnimplementedStorageDriverServiceHandler) AttachImage(context.Context, *co
 
 func (UnimplementedStorageDriverServiceHandler) ExportVolume(context.Context, *connect.Request[v1.ExportVolumeRequest], *connect.ServerStream[v1.ExportVolumeResponse]) error {
 	return connect.NewError(connect.CodeUnimplemented, errors.New("limiquantix.driver.v1.StorageDriverService.ExportVolume is not implemented"))
+}
+
+func (UnimplementedStorageDriverServiceHandler) ImportVolume(context.Context, *connect.ClientStream[v1.ImportVolumeRequest]) (*connect.Response[v1.ImportVolumeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("limiquantix.driver.v1.StorageDriverService.ImportVolume is not implemented"))
 }
