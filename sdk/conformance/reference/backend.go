@@ -31,6 +31,7 @@ type tables map[string]map[string][]byte
 type tx struct {
 	t     tables
 	dirty bool
+	deeds []deed // for the history
 }
 
 // do runs f as one transaction: what it changed is there afterwards if it returns nil, and nothing of it otherwise.
@@ -63,6 +64,9 @@ func (b *backend) do(f func(*tx) error) error {
 	}
 	if err := f(x); err != nil || !x.dirty {
 		return err
+	}
+	if err := record(b.path, x); err != nil {
+		return fmt.Errorf("writing the history: %w", err)
 	}
 	return replace(b.path, x.t)
 }

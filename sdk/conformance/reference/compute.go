@@ -114,6 +114,7 @@ func (c *computeDriver) CreateDomain(ctx context.Context, req *driverv1.CreateDo
 			d.Mark = nil
 		}
 		made = true
+		x.did(driverv1.DomainEventType_DOMAIN_EVENT_TYPE_DEFINED, id, req.GetMark())
 		if err := x.put(specTable, id, req.GetSpec()); err != nil {
 			return err
 		}
@@ -145,8 +146,12 @@ func (c *computeDriver) on(ctx context.Context, id string, typ driverv1.DomainEv
 		} else if !c.ours(d.GetMark()) && !c.defect("touches-foreign") {
 			return notOurs("domain", id)
 		}
-		if changed, err = f(x, d); err != nil || !changed || d == nil || !x.has(domainTable, id) {
+		if changed, err = f(x, d); err != nil || !changed || d == nil {
 			return err
+		}
+		x.did(typ, id, d.GetMark())
+		if !x.has(domainTable, id) {
+			return nil
 		}
 		return x.put(domainTable, id, d)
 	})
