@@ -33,18 +33,18 @@ type told struct {
 type ledger struct {
 	f *fleet
 
-	mu      sync.Mutex
-	live    map[string]told // by id
-	deleted map[string]bool
-	calls   int
-	wrong   []string
+	mu    sync.Mutex
+	live  map[string]told // by id
+	asked asked
+	calls int
+	wrong []string
 
 	stop context.CancelFunc
 	all  sync.WaitGroup
 }
 
 func newLedger(f *fleet) *ledger {
-	return &ledger{f: f, live: map[string]told{}, deleted: map[string]bool{}, stop: func() {}}
+	return &ledger{f: f, live: map[string]told{}, asked: asked{}, stop: func() {}}
 }
 
 // load starts clients that each make, change and remove VMs of their own, until halt.
@@ -120,6 +120,7 @@ func (l *ledger) retry(what string, mayRefuse bool, call func(ctx context.Contex
 
 func (l *ledger) create(name string) (told, bool) {
 	vm := told{name: name, power: computev1.PowerState_POWER_STATE_RUNNING}
+	began := time.Now()
 	ok := l.retry("create "+name, false, func(ctx context.Context) error {
 		res, err := l.f.vms.CreateVM(ctx, connect.NewRequest(&computev1.CreateVMRequest{RequestId: "create-" + name, Vm: &computev1.VM{
 			Meta: &metav1.ObjectMeta{Name: name},
@@ -133,6 +134,7 @@ func (l *ledger) create(name string) (told, bool) {
 		return err
 	})
 	if ok {
+		l.ask(vm.id, "on", began)
 		l.note(vm)
 	}
 	return vm, ok
@@ -144,7 +146,14 @@ func (l *ledger) note(vm told) {
 	l.live[vm.id] = vm
 }
 
+func (l *ledger) ask(vm, what string, at time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked.note(vm, what, at)
+}
+
 func (l *ledger) remove(vm told, request string) {
+	l.ask(vm.id, "delete", time.Now())
 	if l.retry("delete "+vm.name, false, func(ctx context.Context) error {
 		_, err := l.f.vms.DeleteVM(ctx, connect.NewRequest(&computev1.DeleteVMRequest{Id: vm.id, RequestId: "delete-" + request}))
 		return err
@@ -152,17 +161,16 @@ func (l *ledger) remove(vm told, request string) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		delete(l.live, vm.id)
-		l.deleted[vm.id] = true
 	}
 }
 
 // change starts, stops, pauses, reboots or labels a VM.
 func (l *ledger) change(vm told, request string, r *rand.Rand) told {
-	next := vm
+	next, what := vm, ""
 	var call func(context.Context) error
 	switch r.IntN(5) {
 	case 0:
-		next.power = computev1.PowerState_POWER_STATE_RUNNING
+		next.power, what = computev1.PowerState_POWER_STATE_RUNNING, "on"
 		call = func(ctx context.Context) error {
 			_, err := l.f.vms.StartVM(ctx, connect.NewRequest(&computev1.StartVMRequest{Id: vm.id, RequestId: request}))
 			return err
@@ -174,7 +182,7 @@ func (l *ledger) change(vm told, request string, r *rand.Rand) told {
 			}
 		}
 	case 1:
-		next.power = computev1.PowerState_POWER_STATE_STOPPED
+		next.power, what = computev1.PowerState_POWER_STATE_STOPPED, "off"
 		force := r.IntN(2) == 0
 		call = func(ctx context.Context) error {
 			_, err := l.f.vms.StopVM(ctx, connect.NewRequest(&computev1.StopVMRequest{Id: vm.id, RequestId: request, Force: force}))
@@ -184,7 +192,7 @@ func (l *ledger) change(vm told, request string, r *rand.Rand) told {
 		if vm.power != computev1.PowerState_POWER_STATE_RUNNING {
 			return vm
 		}
-		next.power = computev1.PowerState_POWER_STATE_PAUSED
+		next.power, what = computev1.PowerState_POWER_STATE_PAUSED, "pause"
 		call = func(ctx context.Context) error {
 			_, err := l.f.vms.PauseVM(ctx, connect.NewRequest(&computev1.PauseVMRequest{Id: vm.id, RequestId: request}))
 			return err
@@ -193,7 +201,7 @@ func (l *ledger) change(vm told, request string, r *rand.Rand) told {
 		if vm.power != computev1.PowerState_POWER_STATE_RUNNING {
 			return vm
 		}
-		next.reboots++
+		next.reboots, what = vm.reboots+1, "reboot"
 		call = func(ctx context.Context) error {
 			_, err := l.f.vms.RebootVM(ctx, connect.NewRequest(&computev1.RebootVMRequest{Id: vm.id, RequestId: request}))
 			return err
@@ -208,7 +216,15 @@ func (l *ledger) change(vm told, request string, r *rand.Rand) told {
 			return err
 		}
 	}
+	if what != "" {
+		l.ask(vm.id, what, time.Now())
+	}
 	if !l.retry("change "+vm.name, next.power == computev1.PowerState_POWER_STATE_PAUSED || next.reboots > vm.reboots, call) {
+		if what != "" {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.asked.drop(vm.id, what)
+		}
 		return vm
 	}
 	l.note(next)
@@ -244,7 +260,7 @@ func (l *ledger) compare() error {
 		return err
 	}
 	on := map[string]string{} // VM -> its node
-	claimed := map[string]int64{}
+	claimed, cpus := map[string]int64{}, map[string]int32{}
 	for _, vm := range vms {
 		id := vm.GetMeta().GetId()
 		want, known := live[id]
@@ -259,6 +275,7 @@ func (l *ledger) compare() error {
 		}
 		on[id] = st.GetVmPlacement().GetNodeId()
 		claimed[on[id]] += vm.GetSpec().GetMemoryBytes()
+		cpus[on[id]] += vm.GetSpec().GetCpu().GetVcpus()
 		delete(live, id)
 	}
 	for _, vm := range live {
@@ -267,6 +284,9 @@ func (l *ledger) compare() error {
 	for _, n := range nodes {
 		if got := n.GetStatus().GetClaimed().GetMemoryBytes(); got != claimed[n.GetMeta().GetId()] {
 			return fmt.Errorf("%s: %d bytes are claimed, its VMs need %d", n.GetMeta().GetName(), got, claimed[n.GetMeta().GetId()])
+		}
+		if got, want := n.GetStatus().GetClaimed().GetCpus(), float64(cpus[n.GetMeta().GetId()]); got != want {
+			return fmt.Errorf("%s: %g CPUs are claimed, its VMs need %g", n.GetMeta().GetName(), got, want)
 		}
 		if len(n.GetStatus().GetOrphans()) > 0 {
 			return fmt.Errorf("%s has orphans: %v", n.GetMeta().GetName(), n.GetStatus().GetOrphans())
@@ -331,4 +351,16 @@ func (l *ledger) empty(t *testing.T, limit time.Duration) {
 		}
 		return true, ""
 	})
+	for _, n := range l.f.nodes {
+		tables, err := n.tables()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, rows := range tables {
+			if len(rows) > 0 && name != "history" && name != "pool" {
+				t.Errorf("%s: left in the driver's table of %s: %d", n.name, name, len(rows))
+			}
+		}
+	}
+	l.judge(t)
 }

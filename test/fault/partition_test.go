@@ -102,6 +102,7 @@ func TestPartition(t *testing.T) {
 
 // power starts or stops a VM, as it says.
 func (l *ledger) power(vm told, request string) bool {
+	l.ask(vm.id, map[bool]string{true: "off", false: "on"}[vm.power == computev1.PowerState_POWER_STATE_STOPPED], time.Now())
 	return l.retry("power of "+vm.name, false, func(ctx context.Context) error {
 		if vm.power == computev1.PowerState_POWER_STATE_STOPPED {
 			_, err := l.f.vms.StopVM(ctx, connect.NewRequest(&computev1.StopVMRequest{Id: vm.id, RequestId: request, Force: true}))
