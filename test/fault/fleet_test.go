@@ -253,7 +253,7 @@ func (f *fleet) until(t *testing.T, limit time.Duration, what string, cond func(
 func (f *fleet) stop(t *testing.T) {
 	t.Helper()
 	for _, n := range f.nodes {
-		n.net.set(cutNone)
+		n.net.heal()
 		if n.process.current() != nil {
 			n.rest()
 		}

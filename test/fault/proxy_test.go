@@ -4,6 +4,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 )
 
 // cut says which way a network carries nothing.
@@ -24,8 +25,11 @@ type proxy struct {
 	mu    sync.Mutex
 	free  *sync.Cond
 	state cut
+	late  time.Duration // how long whatever is carried takes, each way
+	shut  bool          // connections are refused
 	conns map[net.Conn]struct{}
 	done  bool
+	ended chan struct{}
 	all   sync.WaitGroup
 }
 
@@ -34,7 +38,7 @@ func newProxy(target string) (*proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &proxy{listener: l, target: target, conns: map[net.Conn]struct{}{}}
+	p := &proxy{listener: l, target: target, conns: map[net.Conn]struct{}{}, ended: make(chan struct{})}
 	p.free = sync.NewCond(&p.mu)
 	p.all.Go(p.accept)
 	return p, nil
@@ -50,6 +54,27 @@ func (p *proxy) set(c cut) {
 	p.free.Broadcast()
 }
 
+// slow makes everything that is carried from now on late.
+func (p *proxy) slow(by time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.late = by
+}
+
+// refuse lets no new connection in, and tells so: as a host does on which nobody listens. Those that are there stay.
+func (p *proxy) refuse(shut bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.shut = shut
+}
+
+// heal makes it a good network again.
+func (p *proxy) heal() {
+	p.set(cutNone)
+	p.slow(0)
+	p.refuse(false)
+}
+
 // sever breaks every connection.
 func (p *proxy) sever() {
 	p.mu.Lock()
@@ -62,6 +87,7 @@ func (p *proxy) sever() {
 func (p *proxy) close() {
 	p.mu.Lock()
 	p.done = true
+	close(p.ended)
 	p.free.Broadcast()
 	p.mu.Unlock()
 	_ = p.listener.Close()
@@ -81,10 +107,19 @@ func (p *proxy) accept() {
 
 func (p *proxy) carry(in net.Conn) {
 	defer func() { _ = in.Close() }()
-	if !p.keep(in) || !p.pass(cutUp) { // nobody answers who is cut off
+	if p.refuses() {
+		if c, ok := in.(*net.TCPConn); ok {
+			_ = c.SetLinger(0) // a reset
+		}
+		return
+	}
+	if !p.keep(in) {
 		return
 	}
 	defer p.drop(in)
+	if !p.pass(cutUp) { // nobody answers who is cut off
+		return
+	}
 	out, err := net.Dial("tcp", p.target)
 	if err != nil {
 		return
@@ -109,7 +144,7 @@ func (p *proxy) pump(dst, src net.Conn, way cut) {
 	for {
 		n, err := src.Read(buf)
 		if n > 0 {
-			if !p.pass(way) {
+			if !p.delay() || !p.pass(way) {
 				return
 			}
 			if _, err := dst.Write(buf[:n]); err != nil {
@@ -134,6 +169,27 @@ func (p *proxy) pass(way cut) bool {
 		p.free.Wait()
 	}
 	return !p.done
+}
+
+func (p *proxy) refuses() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.shut
+}
+
+// delay holds what is carried for as long as the network is slow; false when the proxy ends.
+func (p *proxy) delay() bool {
+	p.mu.Lock()
+	late := p.late
+	p.mu.Unlock()
+	if late > 0 {
+		select {
+		case <-time.After(late):
+		case <-p.ended:
+			return false
+		}
+	}
+	return true
 }
 
 func (p *proxy) keep(c net.Conn) bool {
