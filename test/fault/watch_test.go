@@ -21,6 +21,8 @@ type guard struct {
 	mu    sync.Mutex
 	wrong map[string]bool
 	looks int
+	stuck map[waiting]time.Time // since when it is seen
+	named int
 	stop  context.CancelFunc
 	all   sync.WaitGroup
 }
@@ -28,7 +30,7 @@ type guard struct {
 func watch(t *testing.T, f *fleet, steady []told) *guard {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	g := &guard{f: f, steady: map[string]string{}, wrong: map[string]bool{}, stop: stop}
+	g := &guard{f: f, steady: map[string]string{}, wrong: map[string]bool{}, stuck: map[waiting]time.Time{}, stop: stop}
 	for _, n := range f.nodes {
 		domains, err := n.domains()
 		if err != nil {
@@ -54,6 +56,7 @@ func watch(t *testing.T, f *fleet, steady []told) *guard {
 				g.hosts()
 				if n%10 == 0 {
 					g.claims()
+					g.waits(time.Now())
 				}
 			}
 		}
@@ -126,5 +129,6 @@ func (g *guard) end(t *testing.T) {
 	if g.looks == 0 {
 		t.Error("nobody looked at the hosts")
 	}
+	t.Logf("evidence: VMs that were on their way for more than %s, each named why | %d", longWait, g.named)
 	t.Logf("evidence: looks at every host | %d", g.looks)
 }
