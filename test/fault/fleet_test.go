@@ -78,6 +78,9 @@ type fleet struct {
 	ops   operationv1connect.OperationServiceClient
 }
 
+// callTakes is how long a driver's change takes, half of it before and half after it is done, so that faults meet calls under way.
+const callTakes = 200 * time.Millisecond
+
 // node is an agent, the network before it, and its driver's journal.
 type node struct {
 	*process
@@ -181,9 +184,9 @@ listen: ""
 join_token_file: %[2]s/token
 plugins:
   - name: reference
-    config: {journal: %[4]s}
+    config: {journal: %[4]s, delay_ms: %[5]d}
   - name: local
-`, between.addr(), filepath.Join(f.dir, name), pluginDir, n.journal))
+`, between.addr(), filepath.Join(f.dir, name), pluginDir, n.journal, callTakes.Milliseconds()))
 	n.process = &process{name: name, log: filepath.Join(f.dir, name+".log"), argv: []string{binaries + "/limiquantix-agent", "--config", filepath.Join(f.dir, name+".yaml")}}
 	if err := n.start(); err != nil {
 		t.Fatal(err)

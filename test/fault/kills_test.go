@@ -75,13 +75,19 @@ func TestKillsAndStops(t *testing.T) {
 	}
 	l.settled(t, bound(soak, 30*time.Second))
 	g := watch(t, f, steady)
-	l.load(4, n)
+	l.load(8, n)
 
 	crashes := map[*node]int{} // of plugins, since the agent began
 	var paused sync.WaitGroup
 	for _, kind := range draw(r, kills, stops) {
 		p := f.controller
 		at := f.nodes[r.IntN(len(f.nodes))]
+		if r.IntN(4) > 0 { // mostly where something is under way
+			if n := l.busy(); n != nil {
+				at = n
+				time.Sleep(time.Duration(r.Int64N(int64(2 * callTakes))))
+			}
+		}
 		for kind.of == "plugin" && crashes[at] == maxCrashes {
 			at = f.nodes[r.IntN(len(f.nodes))]
 		}

@@ -36,6 +36,7 @@ type ledger struct {
 	mu    sync.Mutex
 	live  map[string]told // by id
 	asked asked
+	last  string // the VM that was changed last
 	calls int
 	wrong []string
 
@@ -143,7 +144,20 @@ func (l *ledger) create(name string) (told, bool) {
 func (l *ledger) note(vm told) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.live[vm.id] = vm
+	l.live[vm.id], l.last = vm, vm.id
+}
+
+// busy is the node that the last change is for, if that is known.
+func (l *ledger) busy() *node {
+	l.mu.Lock()
+	vm := l.last
+	l.mu.Unlock()
+	for _, n := range l.f.nodes {
+		if domains, err := n.domains(); err == nil && domains[vm] != nil {
+			return n
+		}
+	}
+	return nil
 }
 
 func (l *ledger) ask(vm, what string, at time.Time) {
