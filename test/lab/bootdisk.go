@@ -13,7 +13,6 @@ import (
 // gap behind it, and one partition from the first MiB to the end.
 const (
 	sector        = 512
-	diskBytes     = 1536 << 20
 	partitionFrom = 1 << 20
 	grubFolder    = "/usr/lib/grub/i386-pc"
 )
@@ -21,10 +20,10 @@ const (
 // grubModules find the menu on the partition; normal loads nothing else.
 var grubModules = []string{"biosdisk", "part_msdos", "ext2", "normal", "linux", "configfile"}
 
-// writeBootDisk makes a raw disk that boots from the file system tree in root.
+// writeBootDisk makes a raw disk of so many bytes that boots from the file system tree in root.
 // It needs neither loop devices nor mounts: mke2fs copies the tree, and grub
 // is written as its own installer would.
-func writeBootDisk(ctx context.Context, raw, root string) error {
+func writeBootDisk(ctx context.Context, raw, root string, diskBytes int64) error {
 	f, err := os.Create(raw)
 	if err != nil {
 		return err
@@ -37,10 +36,14 @@ func writeBootDisk(ctx context.Context, raw, root string) error {
 		return err
 	}
 	// grub 2.06 reads ext4 without the newer checksum features.
-	mkfs := exec.CommandContext(ctx, "mke2fs", "-q", "-F", "-t", "ext4", "-L", "system", "-m", "1",
-		"-O", "^metadata_csum,^metadata_csum_seed,^orphan_file,^64bit", "-J", "size=16",
+	features, journal := "^metadata_csum,^metadata_csum_seed,^orphan_file,^64bit", []string{"-J", "size=16"}
+	if diskBytes < 256<<20 { // too small for one, and nobody mounts it
+		features, journal = features+",^has_journal", nil
+	}
+	args := append([]string{"-q", "-F", "-t", "ext4", "-L", "system", "-m", "1", "-O", features}, journal...)
+	mkfs := exec.CommandContext(ctx, "mke2fs", append(args,
 		"-E", fmt.Sprintf("offset=%d,lazy_itable_init=0,lazy_journal_init=0", partitionFrom), "-d", root,
-		raw, fmt.Sprintf("%dk", (diskBytes-partitionFrom)/1024))
+		raw, fmt.Sprintf("%dk", (diskBytes-partitionFrom)/1024))...)
 	if err := run(mkfs); err != nil {
 		return fmt.Errorf("make the file system: %w", err)
 	}
@@ -51,11 +54,11 @@ func writeBootDisk(ctx context.Context, raw, root string) error {
 	if err := run(mkimage); err != nil {
 		return fmt.Errorf("make the boot loader: %w", err)
 	}
-	return writeBootSectors(raw, filepath.Join(grubFolder, "boot.img"), core)
+	return writeBootSectors(raw, filepath.Join(grubFolder, "boot.img"), core, diskBytes)
 }
 
 // writeBootSectors writes everything before the partition.
-func writeBootSectors(raw, bootImg, coreImg string) error {
+func writeBootSectors(raw, bootImg, coreImg string, diskBytes int64) error {
 	boot, err := os.ReadFile(bootImg)
 	if err != nil {
 		return err
@@ -72,7 +75,7 @@ func writeBootSectors(raw, bootImg, coreImg string) error {
 		return err
 	}
 	defer f.Close()
-	if _, err := f.WriteAt(bootRecord(boot), 0); err != nil {
+	if _, err := f.WriteAt(bootRecord(boot, diskBytes), 0); err != nil {
 		return err
 	}
 	if _, err := f.WriteAt(core, sector); err != nil { // where boot.img looks for it
@@ -83,7 +86,7 @@ func writeBootSectors(raw, bootImg, coreImg string) error {
 
 // bootRecord is grub's first sector with a partition table of one bootable
 // Linux partition.
-func bootRecord(boot []byte) []byte {
+func bootRecord(boot []byte, diskBytes int64) []byte {
 	mbr := make([]byte, sector)
 	copy(mbr, boot[:440])
 	binary.LittleEndian.PutUint32(mbr[440:], 0x4c514c51) // disk signature: any
@@ -93,7 +96,7 @@ func bootRecord(boot []byte) []byte {
 	p[4] = 0x83                  // Linux
 	copy(p[5:8], "\xfe\xff\xff") // use LBA
 	binary.LittleEndian.PutUint32(p[8:], partitionFrom/sector)
-	binary.LittleEndian.PutUint32(p[12:], (diskBytes-partitionFrom)/sector)
+	binary.LittleEndian.PutUint32(p[12:], uint32((diskBytes-partitionFrom)/sector)) //nolint:gosec // a small disk
 	mbr[510], mbr[511] = 0x55, 0xaa
 	return mbr
 }

@@ -30,6 +30,9 @@ var debianStages = map[string]string{
 	"cloud-init-local": "init-local", "cloud-init": "init", "cloud-config": "config", "cloud-final": "final",
 }
 
+// debianDiskBytes leaves room for what a test writes.
+const debianDiskBytes = 1536 << 20
+
 const stageConf = `[Unit]
 Requires=lab-stages.service
 After=lab-stages.service
@@ -114,7 +117,7 @@ func buildDebian(ctx context.Context, kernel, dir string) error {
 		return err
 	}
 	raw := filepath.Join(dir, "disk.raw")
-	if err := writeBootDisk(ctx, raw, root); err != nil {
+	if err := writeBootDisk(ctx, raw, root, debianDiskBytes); err != nil {
 		return err
 	}
 	// Without compression: guests read it through overlays, and without KVM

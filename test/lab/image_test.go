@@ -64,7 +64,8 @@ func TestRamdiskUnpacks(t *testing.T) {
 func TestBootRecord(t *testing.T) {
 	t.Parallel()
 	grub := bytes.Repeat([]byte{0xaa}, sector)
-	mbr := bootRecord(grub)
+	const diskBytes = 64 << 20
+	mbr := bootRecord(grub, diskBytes)
 	if len(mbr) != sector || mbr[510] != 0x55 || mbr[511] != 0xaa || !bytes.Equal(mbr[:440], grub[:440]) {
 		t.Errorf("no boot sector: % x", mbr)
 	}
