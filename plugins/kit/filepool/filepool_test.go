@@ -31,7 +31,7 @@ var owner = Owner{ClusterID: "c", NodeID: "n"}
 
 func open(t *testing.T, path string) *Pool {
 	t.Helper()
-	p, err := Open(pool1, path, owner)
+	p, err := Open(pool1, path, owner, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +248,7 @@ func TestPoolPathAndMarker(t *testing.T) {
 		t.Error(err)
 	}
 	open(t, good)
-	_, err := Open("00000000-0000-4000-8000-000000000002", good, owner)
+	_, err := Open("00000000-0000-4000-8000-000000000002", good, owner, Options{})
 	want(t, err, metav1.Reason_REASON_NOT_OURS)
 	foreign := filepath.Join(dir, "foreign")
 	if err := os.MkdirAll(foreign, 0o755); err != nil {
@@ -257,7 +257,7 @@ func TestPoolPathAndMarker(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(foreign, "thesis.txt"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Open(pool1, foreign, owner)
+	_, err = Open(pool1, foreign, owner, Options{})
 	want(t, err, metav1.Reason_REASON_INVALID_FIELD)
 	if b, err := os.ReadFile(filepath.Join(foreign, "thesis.txt")); err != nil || string(b) != "x" {
 		t.Error("a foreign file was touched")
@@ -310,7 +310,7 @@ func TestListPages(t *testing.T) {
 	if len(seen) != 10 {
 		t.Error(seen)
 	}
-	foreign, err := Open(pool1, p.Path(), Owner{ClusterID: "c", NodeID: "other"})
+	foreign, err := Open(pool1, p.Path(), Owner{ClusterID: "c", NodeID: "other"}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -51,7 +52,7 @@ func (p *Pool) ImportImage(ctx context.Context, h *driverv1.ImportImageHeader, c
 	} else if !fault.Is(err, metav1.Reason_REASON_IMAGE_NOT_FOUND) {
 		return nil, err
 	}
-	tmp := tmpDir + "/" + id + "-" + randomName() + extension(h.GetFormat())
+	tmp := p.tmp(id, h.GetFormat())
 	rec, err := p.receive(ctx, tmp, h, content)
 	if err != nil {
 		_ = p.root.Remove(tmp)
@@ -129,6 +130,9 @@ func checkQcow2(ctx context.Context, f *os.File, path string, size int64) (virtu
 	if info.BackingFile != "" || info.FormatSpecific.Data.DataFile != "" {
 		return 0, refuse(errors.New("the image refers to another file"))
 	}
+	if info.VirtualSize > MaxSize {
+		return 0, refuse(fmt.Errorf("a guest would see %d bytes, more than %d", info.VirtualSize, int64(MaxSize)))
+	}
 	return info.VirtualSize, nil
 }
 
@@ -191,18 +195,12 @@ func (p *Pool) DeleteImage(id string) error {
 	} else if err != nil {
 		return err
 	}
-	ids, err := p.ids(volumesDir, "")
+	user, err := p.userOfImage(id)
 	if err != nil {
 		return err
 	}
-	for _, v := range ids {
-		rec, err := p.volume(v)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return ioError("read volume", err)
-		}
-		if err == nil && rec.ImageID == id && rec.Format == driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2 {
-			return fault.New(metav1.Reason_REASON_IMAGE_IN_USE, "volume %s is based on image %s", v, id).WithRemedy("delete the volume first")
-		}
+	if user != "" {
+		return fault.New(metav1.Reason_REASON_IMAGE_IN_USE, "%s rests on image %s", user, id).WithRemedy("delete it first")
 	}
 	return p.remove(imagesDir, id)
 }

@@ -1,7 +1,8 @@
 // Package filepool keeps volumes and image copies as files below one directory: the local and the NFS driver are thin around it.
 //
 //	<pool>/.limiquantix-pool     marker: which pool this is; a directory with another marker, or foreign content and no marker, is refused
-//	<pool>/volumes/<id>.<format> and <id>.json, its record
+//	<pool>/volumes/<id>.<format> and <id>.json, its record; <id>.<other>.qcow2 are further layers, see layer
+//	<pool>/snapshots/<id>.json   its record; its bytes are a layer that is written no more
 //	<pool>/images/<id>.<format>  and <id>.json
 //	<pool>/tmp/                  what is being made; emptied when the pool is opened
 //
@@ -20,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
@@ -29,12 +31,23 @@ import (
 const (
 	markerFile = ".limiquantix-pool"
 	volumesDir = "volumes"
+	snapsDir   = "snapshots"
 	imagesDir  = "images"
 	tmpDir     = "tmp"
 )
 
 // Owner is whose objects a pool lists: the cluster and node of Configure.
-type Owner struct{ ClusterID, NodeID string }
+type Owner struct {
+	ClusterID, NodeID string
+	// Shared says that other nodes use the directory too: what lies in it is the cluster's, and what others are making is left alone.
+	Shared bool
+}
+
+// Options of a pool.
+type Options struct {
+	// Preallocation of blank volumes: "off" (also if empty), "metadata" or "full".
+	Preallocation string
+}
 
 // Pool is an open pool. Methods may be called at once on different objects; the caller keeps two calls off one object.
 type Pool struct {
@@ -42,6 +55,8 @@ type Pool struct {
 	path  string
 	root  *os.Root
 	owner Owner
+
+	preallocation string
 }
 
 type marker struct {
@@ -80,7 +95,10 @@ func CheckPath(path string, allowed []string) error {
 }
 
 // Open makes the pool's directories where they are missing, checks the marker, and clears what an earlier process left half-made. path was checked by CheckPath.
-func Open(id, path string, owner Owner) (*Pool, error) {
+func Open(id, path string, owner Owner, o Options) (*Pool, error) {
+	if !slices.Contains([]string{"", "off", "metadata", "full"}, o.Preallocation) {
+		return nil, fault.Invalid(fault.Violation{Field: "parameters.preallocation", Description: fmt.Sprintf("%q is none of off, metadata, full", o.Preallocation)})
+	}
 	if err := CheckID("pool_id", id); err != nil {
 		return nil, err
 	}
@@ -91,12 +109,12 @@ func Open(id, path string, owner Owner) (*Pool, error) {
 	if err != nil {
 		return nil, ioError("open pool", err)
 	}
-	p := &Pool{id: id, path: path, root: root, owner: owner}
+	p := &Pool{id: id, path: path, root: root, owner: owner, preallocation: o.Preallocation}
 	if err := p.claim(); err != nil {
 		_ = root.Close()
 		return nil, err
 	}
-	for _, d := range []string{volumesDir, imagesDir, tmpDir} {
+	for _, d := range []string{volumesDir, snapsDir, imagesDir, tmpDir} {
 		if err := root.Mkdir(d, 0o711); err != nil && !errors.Is(err, fs.ErrExist) {
 			_ = root.Close()
 			return nil, ioError("make pool directory", err)
@@ -142,25 +160,43 @@ func (p *Pool) claim() error {
 	return nil
 }
 
+// abandoned is when what another node was making in a shared pool is certainly not being made any more.
+const abandoned = 24 * time.Hour
+
 // sweep removes what has no record: leftovers of a crash.
 func (p *Pool) sweep() error {
-	if err := p.removeIn(tmpDir, func(string) bool { return true }); err != nil {
+	old := func(name string) bool {
+		st, err := p.root.Lstat(name)
+		return err == nil && time.Since(st.ModTime()) > abandoned
+	}
+	err := p.removeIn(tmpDir, func(name string) bool {
+		return !p.owner.Shared || strings.HasPrefix(name, p.owner.NodeID+"-") || old(tmpDir+"/"+name)
+	})
+	if err != nil {
 		return err
 	}
-	for _, dir := range []string{volumesDir, imagesDir} {
-		err := p.removeIn(dir, func(name string) bool {
-			id, ext, _ := strings.Cut(name, ".")
-			if CheckID("id", id) != nil || ext != "raw" && ext != "qcow2" {
-				return false // not made by us
-			}
-			_, err := p.root.Lstat(dir + "/" + id + ".json")
-			return errors.Is(err, fs.ErrNotExist)
-		})
-		if err != nil {
-			return err
-		}
+	used, err := p.used()
+	if err != nil {
+		return err
 	}
-	return nil
+	err = p.removeIn(volumesDir, func(name string) bool {
+		id, rest, _ := strings.Cut(name, ".")
+		if CheckID("id", id) != nil || rest != "raw" && rest != "qcow2" && !strings.HasSuffix(rest, ".qcow2") {
+			return false // not made by us
+		}
+		return !used[name] && (!p.owner.Shared || old(volumesDir+"/"+name))
+	})
+	if err != nil {
+		return err
+	}
+	return p.removeIn(imagesDir, func(name string) bool {
+		id, ext, _ := strings.Cut(name, ".")
+		if CheckID("id", id) != nil || ext != "raw" && ext != "qcow2" {
+			return false
+		}
+		_, err := p.root.Lstat(imagesDir + "/" + id + ".json")
+		return errors.Is(err, fs.ErrNotExist) && (!p.owner.Shared || old(imagesDir+"/"+name))
+	})
 }
 
 func (p *Pool) removeIn(dir string, want func(name string) bool) error {
@@ -221,8 +257,15 @@ func CheckID(field, id string) error {
 // ioError classifies an operating system's error.
 func ioError(what string, err error) error {
 	reason := metav1.Reason_REASON_BACKEND_FAILED
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		reason = metav1.Reason_REASON_NO_SPACE
+	case errors.Is(err, syscall.ESTALE):
+		reason = metav1.Reason_REASON_STALE_FILE
+	case errors.Is(err, syscall.EACCES), errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EROFS):
+		reason = metav1.Reason_REASON_ACCESS_DENIED
+	case errors.Is(err, syscall.ENODEV), errors.Is(err, syscall.ENXIO):
+		reason = metav1.Reason_REASON_DEVICE_MISSING
 	}
 	return fault.New(reason, "%s: %w", what, err)
 }

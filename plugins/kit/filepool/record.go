@@ -32,14 +32,32 @@ func (m mark) proto() *driverv1.OwnershipMark {
 }
 
 func (p *Pool) ours(m mark) bool {
-	return m.ClusterID == p.owner.ClusterID && m.NodeID == p.owner.NodeID
+	return m.ClusterID == p.owner.ClusterID && (m.NodeID == p.owner.NodeID || p.owner.Shared && m.NodeID == "")
+}
+
+// tmp is a name for what is being made.
+func (p *Pool) tmp(id string, f driverv1.VolumeFormat) string {
+	return tmpDir + "/" + p.owner.NodeID + "-" + id + "-" + randomName() + extension(f)
+}
+
+// removeFiles removes files of a directory in order, durably; what is absent is fine.
+func (p *Pool) removeFiles(dir string, names ...string) error {
+	for _, n := range names {
+		if err := p.root.Remove(dir + "/" + n); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return ioError("remove "+n, err)
+		}
+	}
+	if err := p.syncDir(dir); err != nil {
+		return ioError("remove", err)
+	}
+	return nil
 }
 
 // writeFile puts content in place whole and durably, or not at all.
 func (p *Pool) writeFile(name string, content []byte, perm fs.FileMode) error {
 	tmp := ".new-" + randomName()
 	if name != markerFile {
-		tmp = tmpDir + "/" + tmp[1:]
+		tmp = tmpDir + "/" + p.owner.NodeID + tmp[4:]
 	}
 	f, err := p.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
@@ -99,15 +117,7 @@ func (p *Pool) writeRecord(dir, id string, v any) error {
 
 // remove takes content and then the record away, durably; what is absent is fine.
 func (p *Pool) remove(dir, id string) error {
-	for _, ext := range []string{".raw", ".qcow2", ".json"} {
-		if err := p.root.Remove(dir + "/" + id + ext); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return ioError("remove "+id, err)
-		}
-	}
-	if err := p.syncDir(dir); err != nil {
-		return ioError("remove "+id, err)
-	}
-	return nil
+	return p.removeFiles(dir, id+".raw", id+".qcow2", id+".json")
 }
 
 // ids lists the ids with a record in a directory, sorted, after the given one.

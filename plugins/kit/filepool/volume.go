@@ -26,10 +26,20 @@ type volumeRecord struct {
 	Mark          mark                  `json:"mark"`
 	Format        driverv1.VolumeFormat `json:"format"`
 	SizeBytes     int64                 `json:"size_bytes"`
-	AskedBytes    int64                 `json:"asked_bytes"` // as CreateVolume said, to tell a repetition from another spec
-	ImageID       string                `json:"image_id,omitempty"`
+	AskedBytes    int64                 `json:"asked_bytes"`           // as CreateVolume said, to tell a repetition from another spec
+	ImageID       string                `json:"image_id,omitempty"`    // source
+	SnapshotID    string                `json:"snapshot_id,omitempty"` // source
+	VolumeID      string                `json:"volume_id,omitempty"`   // source
+	Imported      bool                  `json:"imported,omitempty"`    // source: a stream
 	Attached      bool                  `json:"attached,omitempty"`
 	AttachedNode  string                `json:"attached_node,omitempty"`
+	// Layers are the files of the volume, the one that is written first; each rests on the next, the last on Image, if set. None = one file, named
+	// after the volume: records of version 0.1.
+	Layers []layer `json:"layers,omitempty"`
+	// Image is the copy that the last layer rests on.
+	Image string `json:"image,omitempty"`
+	// Pending is the snapshot whose overlay is made and not yet the volume.
+	Pending string `json:"pending,omitempty"`
 }
 
 func extension(f driverv1.VolumeFormat) string {
@@ -44,82 +54,138 @@ func (p *Pool) abs(name string) string { return filepath.Join(p.path, name) }
 // CreateVolume makes a volume, blank or from an image copy of this pool. See the driver contract for repetition.
 func (p *Pool) CreateVolume(ctx context.Context, req *driverv1.CreateVolumeRequest) (*driverv1.Volume, error) {
 	id := req.GetVolumeId()
-	if err := CheckID("volume_id", id); err != nil {
+	rec, err := p.asked(req)
+	if err != nil {
 		return nil, err
 	}
-	if req.GetMark().GetObjectId() != id || !p.ours(markOf(req.GetMark())) {
-		return nil, fault.Invalid(fault.Violation{Field: "mark", Description: "must carry this cluster, this node and the volume's id"})
-	}
-	if req.GetSource().GetSnapshotId() != "" || req.GetSource().GetVolumeId() != "" {
-		return nil, fault.New(metav1.Reason_REASON_NO_CAPABILITY, "volumes from snapshots or volumes are not offered by this driver")
-	}
-	format := req.GetFormat()
-	if format == driverv1.VolumeFormat_VOLUME_FORMAT_UNSPECIFIED {
-		format = driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2
-	}
-	if _, err := qemuimg.FormatName(format); err != nil {
-		return nil, err
-	}
-	if size := req.GetSizeBytes(); size < 0 || size > MaxSize {
-		return nil, fault.New(metav1.Reason_REASON_SIZE_OUT_OF_RANGE, "size_bytes %d is outside 0 to %d", size, int64(MaxSize))
-	}
-	image := req.GetSource().GetImageId()
 	if have, err := p.volume(id); err == nil {
-		if have.Format != format || have.AskedBytes != req.GetSizeBytes() || have.ImageID != image {
+		if !have.sameSpec(rec) {
 			return nil, fault.New(metav1.Reason_REASON_SPEC_CONFLICT, "volume %s exists with another size, format or source", id)
 		}
 		return p.describe(id, have), nil
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, ioError("read volume", err)
 	}
-	rec := volumeRecord{
-		SchemaVersion: 1, Mark: markOf(req.GetMark()), Format: format, AskedBytes: req.GetSizeBytes(), ImageID: image,
-		SizeBytes: (req.GetSizeBytes() + Granularity - 1) / Granularity * Granularity,
+	src, err := p.source(rec)
+	if err != nil {
+		return nil, err
 	}
-	var src imageRecord
-	if image != "" {
-		var err error
-		if src, err = p.readImage(image); err != nil {
-			return nil, err
-		}
-		if rec.SizeBytes == 0 {
-			rec.SizeBytes = (src.VirtualSizeBytes + Granularity - 1) / Granularity * Granularity
-		}
-		if rec.SizeBytes < src.VirtualSizeBytes {
-			return nil, fault.New(metav1.Reason_REASON_SIZE_OUT_OF_RANGE, "size_bytes %d is less than the image's %d", rec.SizeBytes, src.VirtualSizeBytes)
-		}
+	if rec.SizeBytes == 0 {
+		rec.SizeBytes = roundUp(src.size)
+	}
+	if rec.SizeBytes < src.size {
+		return nil, fault.New(metav1.Reason_REASON_SIZE_OUT_OF_RANGE, "size_bytes %d is less than the source's %d", rec.SizeBytes, src.size)
 	}
 	if rec.SizeBytes == 0 {
 		return nil, fault.New(metav1.Reason_REASON_SIZE_OUT_OF_RANGE, "size_bytes must be more than 0 for a blank volume")
 	}
-	tmp := tmpDir + "/" + id + "-" + randomName() + extension(format)
-	if err := p.fill(ctx, tmp, rec, src); err != nil {
+	return p.make(id, &rec, func(path string) error { return p.fill(ctx, path, &rec, src) })
+}
+
+// asked checks a request and is the record that it asks for.
+func (p *Pool) asked(req *driverv1.CreateVolumeRequest) (volumeRecord, error) {
+	id := req.GetVolumeId()
+	if err := CheckID("volume_id", id); err != nil {
+		return volumeRecord{}, err
+	}
+	if req.GetMark().GetObjectId() != id || !p.ours(markOf(req.GetMark())) {
+		return volumeRecord{}, fault.Invalid(fault.Violation{Field: "mark", Description: "must carry this cluster, this node and the volume's id"})
+	}
+	format := req.GetFormat()
+	if format == driverv1.VolumeFormat_VOLUME_FORMAT_UNSPECIFIED {
+		format = driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2
+	}
+	if _, err := qemuimg.FormatName(format); err != nil {
+		return volumeRecord{}, err
+	}
+	if size := req.GetSizeBytes(); size < 0 || size > MaxSize {
+		return volumeRecord{}, fault.New(metav1.Reason_REASON_SIZE_OUT_OF_RANGE, "size_bytes %d is outside 0 to %d", size, int64(MaxSize))
+	}
+	return volumeRecord{
+		SchemaVersion: 1, Mark: markOf(req.GetMark()), Format: format, AskedBytes: req.GetSizeBytes(), SizeBytes: roundUp(req.GetSizeBytes()),
+		ImageID: req.GetSource().GetImageId(), SnapshotID: req.GetSource().GetSnapshotId(), VolumeID: req.GetSource().GetVolumeId(),
+	}, nil
+}
+
+func roundUp(size int64) int64 { return (size + Granularity - 1) / Granularity * Granularity }
+
+func (r volumeRecord) sameSpec(o volumeRecord) bool {
+	return r.Format == o.Format && r.AskedBytes == o.AskedBytes && r.ImageID == o.ImageID && r.SnapshotID == o.SnapshotID && r.VolumeID == o.VolumeID && r.Imported == o.Imported
+}
+
+// make has a volume's first file written under tmp, puts it in place and writes the record, which says from then on that the volume exists. write may complete rec.
+func (p *Pool) make(id string, rec *volumeRecord, write func(path string) error) (*driverv1.Volume, error) {
+	own := layer{File: id + extension(rec.Format), Format: rec.Format}
+	tmp := p.tmp(id, rec.Format)
+	if err := write(p.abs(tmp)); err != nil {
 		_ = p.root.Remove(tmp)
 		return nil, err
 	}
-	if err := p.place(tmp, volumesDir+"/"+id+extension(format), 0o600); err != nil {
+	if err := p.place(tmp, volumesDir+"/"+own.File, 0o600); err != nil {
 		return nil, err
 	}
+	rec.Layers = append([]layer{own}, rec.Layers...)
 	if err := p.writeRecord(volumesDir, id, rec); err != nil {
 		return nil, err
 	}
-	return p.describe(id, rec), nil
+	return p.describe(id, *rec), nil
 }
 
-// fill writes a volume's content to tmp.
-func (p *Pool) fill(ctx context.Context, tmp string, rec volumeRecord, src imageRecord) error {
-	path := p.abs(tmp)
-	if rec.ImageID == "" {
-		return qemuimg.CreateBlank(ctx, path, rec.Format, rec.SizeBytes)
+// source is what a volume is made from: a file that does not change meanwhile.
+type source struct {
+	path   string // empty = blank
+	format driverv1.VolumeFormat
+	size   int64
+	layers []layer // what a volume that rests on path has below itself
+	image  string
+	chain  []string // files, set for an export
+	linked bool     // a volume may rest on it; otherwise it is copied
+}
+
+func (p *Pool) source(rec volumeRecord) (source, error) {
+	switch {
+	case rec.ImageID != "":
+		img, err := p.readImage(rec.ImageID)
+		if err != nil {
+			return source{}, err
+		}
+		return source{path: p.abs(imagesDir + "/" + rec.ImageID + extension(img.Format)), format: img.Format, size: img.VirtualSizeBytes, image: rec.ImageID, linked: true}, nil
+	case rec.SnapshotID != "":
+		snap, err := p.ourSnapshot(rec.SnapshotID)
+		if err != nil {
+			return source{}, err
+		}
+		if snap.Pending {
+			return source{}, fault.New(metav1.Reason_REASON_SNAPSHOT_NOT_FOUND, "snapshot %s is not taken yet", rec.SnapshotID)
+		}
+		return source{path: p.layerPath(snap.Layers[0]), format: snap.Layers[0].Format, size: snap.SizeBytes, layers: snap.Layers, image: snap.Image, linked: true}, nil
+	case rec.VolumeID != "":
+		vol, err := p.ourVolume(rec.VolumeID)
+		if err != nil {
+			return source{}, err
+		}
+		if vol.Attached {
+			return source{}, fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is attached", rec.VolumeID).WithRemedy("detach it, or take a snapshot and make a volume from that")
+		}
+		layers := vol.layers(rec.VolumeID)
+		return source{path: p.layerPath(layers[0]), format: layers[0].Format, size: vol.SizeBytes, layers: layers, image: vol.imageBelow()}, nil
 	}
-	from := p.abs(imagesDir + "/" + rec.ImageID + extension(src.Format))
-	if rec.Format == driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2 {
-		return qemuimg.CreateOverlay(ctx, path, from, src.Format, rec.SizeBytes)
+	return source{}, nil
+}
+
+// fill writes a volume's content to path.
+func (p *Pool) fill(ctx context.Context, path string, rec *volumeRecord, src source) error {
+	if src.path == "" {
+		return qemuimg.CreateBlank(ctx, path, rec.Format, rec.SizeBytes, p.preallocation)
 	}
-	if err := qemuimg.Convert(ctx, from, src.Format, path, rec.Format); err != nil {
+	if src.linked && rec.Format == driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2 {
+		rec.Layers, rec.Image = src.layers, src.image
+		return qemuimg.CreateOverlay(ctx, path, src.path, src.format, rec.SizeBytes)
+	}
+	if err := p.copyFile(ctx, src, path, rec.Format); err != nil {
 		return err
 	}
-	if rec.SizeBytes > src.VirtualSizeBytes {
+	if rec.SizeBytes > src.size {
 		return qemuimg.Resize(ctx, path, rec.Format, rec.SizeBytes)
 	}
 	return nil
@@ -168,13 +234,22 @@ func (p *Pool) describe(id string, rec volumeRecord) *driverv1.Volume {
 	v := &driverv1.Volume{
 		PoolId: p.id, VolumeId: id, Mark: rec.Mark.proto(), SizeBytes: rec.SizeBytes, AllocationBytes: -1, Format: rec.Format, Attached: rec.Attached,
 	}
-	if rec.ImageID != "" {
+	switch {
+	case rec.ImageID != "":
 		v.Source = &driverv1.VolumeSource{Source: &driverv1.VolumeSource_ImageId{ImageId: rec.ImageID}}
+	case rec.SnapshotID != "":
+		v.Source = &driverv1.VolumeSource{Source: &driverv1.VolumeSource_SnapshotId{SnapshotId: rec.SnapshotID}}
+	case rec.VolumeID != "":
+		v.Source = &driverv1.VolumeSource{Source: &driverv1.VolumeSource_VolumeId{VolumeId: rec.VolumeID}}
 	}
-	if st, err := p.root.Lstat(volumesDir + "/" + id + extension(rec.Format)); err == nil {
+	head := rec.layers(id)[0]
+	if st, err := p.root.Lstat(volumesDir + "/" + head.File); err == nil {
 		if sys, ok := st.Sys().(*syscall.Stat_t); ok {
 			v.AllocationBytes = sys.Blocks * 512
 		}
+	}
+	if rec.Attached { // the hypervisor may have grown it
+		v.SizeBytes = max(v.SizeBytes, p.grown(head))
 	}
 	return v
 }
@@ -192,7 +267,8 @@ func (p *Pool) GetVolume(id string) (*driverv1.Volume, error) {
 func (p *Pool) DeleteVolume(id string) error {
 	rec, err := p.ourVolume(id)
 	if fault.Is(err, metav1.Reason_REASON_VOLUME_NOT_FOUND) {
-		return p.remove(volumesDir, id) // content without a record, if any
+		rec = volumeRecord{Layers: []layer{{File: id + ".raw"}, {File: id + ".qcow2"}}} // content without a record, if any
+		return p.collect(rec.Layers)
 	}
 	if err != nil {
 		return err
@@ -200,7 +276,21 @@ func (p *Pool) DeleteVolume(id string) error {
 	if rec.Attached {
 		return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is attached", id).WithRemedy("detach it first")
 	}
-	return p.remove(volumesDir, id)
+	layers := rec.layers(id)
+	if len(layers) > 1 {
+		snaps, err := p.snapshotsOf(id)
+		if err != nil {
+			return err
+		}
+		if len(snaps) > 0 {
+			return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s has %d snapshots, %s among them", id, len(snaps), snaps[0]).WithRemedy("delete its snapshots first")
+		}
+	}
+	// What is written to is nobody else's; without it the volume is no more, and what is below it may be.
+	if err := p.removeFiles(volumesDir, layers[0].File, id+".json"); err != nil {
+		return err
+	}
+	return p.collect(layers[1:])
 }
 
 // ListVolumes returns up to limit of our volumes with ids after the given one.
@@ -234,7 +324,7 @@ func (p *Pool) ResizeVolume(ctx context.Context, id string, size int64) (*driver
 	if err != nil {
 		return nil, err
 	}
-	want := (size + Granularity - 1) / Granularity * Granularity
+	want := roundUp(size)
 	switch {
 	case size > MaxSize || want < rec.SizeBytes:
 		return nil, fault.New(metav1.Reason_REASON_SIZE_OUT_OF_RANGE, "size_bytes %d is outside %d to %d: volumes only grow", size, rec.SizeBytes, int64(MaxSize))
@@ -243,7 +333,8 @@ func (p *Pool) ResizeVolume(ctx context.Context, id string, size int64) (*driver
 	case rec.Attached:
 		return nil, fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is attached", id).WithRemedy("detach it first")
 	}
-	if err := qemuimg.Resize(ctx, p.abs(volumesDir+"/"+id+extension(rec.Format)), rec.Format, want); err != nil {
+	head := rec.layers(id)[0]
+	if err := qemuimg.Resize(ctx, p.layerPath(head), head.Format, want); err != nil {
 		return nil, err
 	}
 	rec.SizeBytes = want
@@ -255,20 +346,26 @@ func (p *Pool) ResizeVolume(ctx context.Context, id string, size int64) (*driver
 
 // AttachVolume marks a volume used by this node and says where its file is.
 func (p *Pool) AttachVolume(req *driverv1.AttachVolumeRequest) (*driverv1.DiskSource, error) {
-	rec, err := p.ourVolume(req.GetVolumeId())
+	id := req.GetVolumeId()
+	rec, err := p.ourVolume(id)
 	if err != nil {
 		return nil, err
 	}
-	if rec.Attached && rec.AttachedNode != p.owner.NodeID && !req.GetShared() {
-		return nil, fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is attached by node %s", req.GetVolumeId(), rec.AttachedNode)
+	elsewhere := rec.Attached && rec.AttachedNode != p.owner.NodeID
+	if elsewhere && !req.GetShared() && rec.AttachedNode != req.GetFencedNodeId() {
+		return nil, fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is attached by node %s", id, rec.AttachedNode)
 	}
-	if !rec.Attached || rec.AttachedNode != p.owner.NodeID {
+	if !rec.Attached || elsewhere && !req.GetShared() {
+		if err := p.settle(id, &rec); err != nil { // of an attachment that is void
+			return nil, err
+		}
 		rec.Attached, rec.AttachedNode = true, p.owner.NodeID
-		if err := p.writeRecord(volumesDir, req.GetVolumeId(), rec); err != nil {
+		if err := p.writeRecord(volumesDir, id, rec); err != nil {
 			return nil, err
 		}
 	}
-	return fileSource(p.abs(volumesDir+"/"+req.GetVolumeId()+extension(rec.Format)), rec.Format), nil
+	head := rec.layers(id)[0]
+	return fileSource(p.layerPath(head), head.Format), nil
 }
 
 // DetachVolume ends this node's use; not attached or absent is fine.
@@ -280,6 +377,10 @@ func (p *Pool) DetachVolume(id string) error {
 	if err != nil || !rec.Attached || rec.AttachedNode != p.owner.NodeID {
 		return err
 	}
+	if err := p.settle(id, &rec); err != nil {
+		return err
+	}
+	rec.SizeBytes = max(rec.SizeBytes, p.grown(rec.layers(id)[0]))
 	rec.Attached, rec.AttachedNode = false, ""
 	return p.writeRecord(volumesDir, id, rec)
 }

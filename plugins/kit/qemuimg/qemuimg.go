@@ -66,13 +66,34 @@ func ReadInfo(ctx context.Context, path string, format driverv1.VolumeFormat) (I
 	return info, nil
 }
 
-// CreateBlank makes an empty image of size bytes.
-func CreateBlank(ctx context.Context, path string, format driverv1.VolumeFormat, size int64) error {
+// CreateBlank makes an empty image of size bytes. preallocation is "off" (also if empty), "metadata" (qcow2; off for raw) or "full".
+func CreateBlank(ctx context.Context, path string, format driverv1.VolumeFormat, size int64, preallocation string) error {
 	name, err := FormatName(format)
 	if err != nil {
 		return err
 	}
-	_, err = run(ctx, path, "create", "-q", "-f", name, "--", path, strconv.FormatInt(size, 10))
+	args := []string{"create", "-q", "-f", name}
+	switch {
+	case preallocation == "full" && format == driverv1.VolumeFormat_VOLUME_FORMAT_RAW, preallocation == "metadata" && format == driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2:
+		args = append(args, "-o", "preallocation="+preallocation)
+	case preallocation == "full": // room is taken by fallocate where there is one, else by zeros
+		args = append(args, "-o", "preallocation=falloc")
+	}
+	_, err = run(ctx, path, append(args, "--", path, strconv.FormatInt(size, 10))...)
+	return err
+}
+
+// Rebase lets an image of ours that nobody has open rest on another backing image, or on none if that is empty: what it needs of the old one is copied into it.
+func Rebase(ctx context.Context, path, backing string, backingFormat driverv1.VolumeFormat) error {
+	args := []string{"rebase", "-q", "-f", "qcow2", "-b", backing}
+	if backing != "" {
+		name, err := FormatName(backingFormat)
+		if err != nil {
+			return err
+		}
+		args = append(args, "-F", name)
+	}
+	_, err := run(ctx, path, append(args, "--", path)...)
 	return err
 }
 
@@ -114,18 +135,25 @@ func run(ctx context.Context, path string, args ...string) ([]byte, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("qemu-img: %q is not absolute", path)
 	}
-	argv := append([]string{
-		"--as=" + strconv.Itoa(maxAddressSpace), "--cpu=" + strconv.Itoa(maxCPUSeconds), "--core=0", "--", "qemu-img",
-	}, args...)
-	cmd := exec.CommandContext(ctx, "prlimit", argv...)
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
-	cmd.WaitDelay = time.Second
-	var stdout, stderr bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd, stderr := command(ctx, args...)
+	var stdout bytes.Buffer
+	cmd.Stdout = &stdout
 	if err := cmd.Run(); err != nil {
 		return nil, classify(ctx, err, args[0], path, stderr.String())
 	}
 	return stdout.Bytes(), nil
+}
+
+// command prepares a run under limits, with an explicit environment.
+func command(ctx context.Context, args ...string) (cmd *exec.Cmd, stderr *bytes.Buffer) {
+	argv := append([]string{
+		"--as=" + strconv.Itoa(maxAddressSpace), "--cpu=" + strconv.Itoa(maxCPUSeconds), "--core=0", "--", "qemu-img",
+	}, args...)
+	cmd, stderr = exec.CommandContext(ctx, "prlimit", argv...), &bytes.Buffer{}
+	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
+	cmd.WaitDelay = time.Second
+	cmd.Stderr = stderr
+	return cmd, stderr
 }
 
 // classify turns a failure of qemu-img into a reason, by what it printed: its exit code is always 1.
@@ -154,4 +182,53 @@ func classify(ctx context.Context, err error, verb, path, stderr string) error {
 		reason = metav1.Reason_REASON_IMAGE_REFUSED
 	}
 	return fault.New(reason, "qemu-img %s of %s: %s (%w)", verb, path, text, err)
+}
+
+// Extent is a part of what a guest sees of an image.
+type Extent struct {
+	Start      int64  `json:"start"`
+	Length     int64  `json:"length"`
+	Zero       bool   `json:"zero"`
+	Data       bool   `json:"data"`
+	Compressed bool   `json:"compressed"`
+	Depth      int    `json:"depth"`  // 0 = the image itself, 1 = what it rests on, and so on
+	Offset     *int64 `json:"offset"` // in the file at that depth; nil = the bytes lie nowhere as they are
+}
+
+// Map tells, in order, where the parts of an image and of what it rests on lie. It holds one extent in memory at a time, and ends when each fails.
+func Map(ctx context.Context, path string, format driverv1.VolumeFormat, each func(Extent) error) error {
+	name, err := FormatName(format)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	cmd, stderr := command(ctx, "map", "--output=json", "-f", name, "--", path)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return fault.New(metav1.Reason_REASON_BACKEND_FAILED, "qemu-img map: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		return classify(ctx, err, "map", path, "")
+	}
+	dec, told := json.NewDecoder(out), error(nil)
+	_, err = dec.Token() // the list begins
+	for err == nil && told == nil && dec.More() {
+		var e Extent
+		if err = dec.Decode(&e); err == nil {
+			told = each(e)
+		}
+	}
+	if told != nil {
+		cancel()
+		_ = cmd.Wait()
+		return told
+	}
+	if werr := cmd.Wait(); werr != nil {
+		return classify(ctx, werr, "map", path, stderr.String())
+	}
+	if err != nil {
+		return fault.New(metav1.Reason_REASON_BACKEND_FAILED, "qemu-img map of %s: %w", path, err)
+	}
+	return nil
 }

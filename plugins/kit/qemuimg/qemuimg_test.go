@@ -33,9 +33,9 @@ func TestFailuresAreTold(t *testing.T) {
 		"not qcow2":  {notQcow, metav1.Reason_REASON_IMAGE_REFUSED},
 		"no format":  {noFormat, metav1.Reason_REASON_INVALID_FIELD},
 		"cancelled":  {ended, metav1.Reason_REASON_BACKEND_TIMEOUT},
-		"disk full":  {CreateBlank(ctx, "/dev/full", qcow, 1<<20), metav1.Reason_REASON_NO_SPACE},
-		"relative":   {CreateBlank(ctx, "nbd:host:1", qcow, 1<<20), metav1.Reason_REASON_INTERNAL},
-		"good is ok": {CreateBlank(ctx, filepath.Join(dir, "good"), qcow, 1<<20), 0},
+		"disk full":  {CreateBlank(ctx, "/dev/full", qcow, 1<<20, ""), metav1.Reason_REASON_NO_SPACE},
+		"relative":   {CreateBlank(ctx, "nbd:host:1", qcow, 1<<20, ""), metav1.Reason_REASON_INTERNAL},
+		"good is ok": {CreateBlank(ctx, filepath.Join(dir, "good"), qcow, 1<<20, ""), 0},
 	} {
 		if tc.want == 0 && tc.err != nil || tc.want != 0 && !fault.Is(tc.err, tc.want) {
 			t.Errorf("%s: got %v, want %v", name, tc.err, tc.want)

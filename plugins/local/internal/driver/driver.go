@@ -56,8 +56,13 @@ func (d *Driver) ConfigureDriver(_ context.Context, c *sdk.Config) (*driverv1.Ge
 	defer d.mu.Unlock()
 	d.host, d.roots = c.Host, append(cfg.Roots, c.Host.GetStateDirectory())
 	return &driverv1.GetCapabilitiesResponse{Storage: &driverv1.StorageCapabilities{
-		Features:             []driverv1.StorageFeature{driverv1.StorageFeature_STORAGE_FEATURE_RESIZE, driverv1.StorageFeature_STORAGE_FEATURE_THIN},
-		OnlineSnapshots:      driverv1.OnlineSnapshotMode_ONLINE_SNAPSHOT_MODE_NONE,
+		Features: []driverv1.StorageFeature{
+			driverv1.StorageFeature_STORAGE_FEATURE_RESIZE, driverv1.StorageFeature_STORAGE_FEATURE_THIN,
+			driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT, driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT_RESTORE,
+			driverv1.StorageFeature_STORAGE_FEATURE_VOLUME_FROM_SNAPSHOT, driverv1.StorageFeature_STORAGE_FEATURE_CLONE,
+			driverv1.StorageFeature_STORAGE_FEATURE_EXPORT, driverv1.StorageFeature_STORAGE_FEATURE_IMPORT,
+		},
+		OnlineSnapshots:      driverv1.OnlineSnapshotMode_ONLINE_SNAPSHOT_MODE_COMPUTE_SWITCH,
 		Formats:              []driverv1.VolumeFormat{driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2, driverv1.VolumeFormat_VOLUME_FORMAT_RAW},
 		SizeGranularityBytes: filepool.Granularity,
 		DiskSources:          []driverv1.DiskSourceKind{driverv1.DiskSourceKind_DISK_SOURCE_KIND_FILE},
@@ -79,11 +84,16 @@ func (d *Driver) EnsurePool(_ context.Context, req *driverv1.EnsurePoolRequest) 
 	host, roots, open := d.host, d.roots, d.pools[id]
 	d.mu.Unlock()
 	path := filepath.Join(host.GetStateDirectory(), "pools", id)
+	var options filepool.Options
 	for k, v := range req.GetParameters() {
-		if k != "path" {
-			return nil, fault.Invalid(fault.Violation{Field: "parameters." + k, Description: `unknown: the local driver takes "path" only`})
+		switch k {
+		case "path":
+			path = v
+		case "preallocation":
+			options.Preallocation = v
+		default:
+			return nil, fault.Invalid(fault.Violation{Field: "parameters." + k, Description: `unknown: the local driver takes "path" and "preallocation"`})
 		}
-		path = v
 	}
 	if err := filepool.CheckPath(path, roots); err != nil {
 		return nil, err
@@ -92,7 +102,7 @@ func (d *Driver) EnsurePool(_ context.Context, req *driverv1.EnsurePoolRequest) 
 		return nil, fault.New(metav1.Reason_REASON_WRONG_STATE, "pool %s is open at %s", id, open.Path()).WithRemedy("release it before moving it")
 	}
 	if open == nil {
-		if open, err = filepool.Open(id, path, filepool.Owner{ClusterID: host.GetClusterId(), NodeID: host.GetNodeId()}); err != nil {
+		if open, err = filepool.Open(id, path, filepool.Owner{ClusterID: host.GetClusterId(), NodeID: host.GetNodeId()}, options); err != nil {
 			return nil, err
 		}
 		d.mu.Lock()

@@ -8,7 +8,7 @@ import (
 
 // CreateVolume makes a volume.
 func (d *Driver) CreateVolume(ctx context.Context, req *driverv1.CreateVolumeRequest) (*driverv1.CreateVolumeResponse, error) {
-	p, unlock, err := d.locked(req.GetPoolId(), "volume/"+req.GetVolumeId())
+	p, unlock, err := d.locked(req.GetPoolId(), append(sourceKeys(req.GetSource()), "volume/"+req.GetVolumeId())...)
 	if err != nil {
 		return nil, err
 	}
@@ -18,6 +18,19 @@ func (d *Driver) CreateVolume(ctx context.Context, req *driverv1.CreateVolumeReq
 		return nil, err
 	}
 	return &driverv1.CreateVolumeResponse{Volume: v}, nil
+}
+
+// sourceKeys are the keys of what a volume is made from: it stays while the volume is made.
+func sourceKeys(s *driverv1.VolumeSource) []string {
+	switch x := s.GetSource().(type) {
+	case *driverv1.VolumeSource_ImageId:
+		return nil // many volumes are made from one image at once; DeleteImage looks for them
+	case *driverv1.VolumeSource_SnapshotId:
+		return []string{"snapshot/" + x.SnapshotId}
+	case *driverv1.VolumeSource_VolumeId:
+		return []string{"volume/" + x.VolumeId}
+	}
+	return nil
 }
 
 // DeleteVolume removes a volume.
