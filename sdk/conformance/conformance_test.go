@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	"github.com/limiquantix/limiquantix/sdk"
 	"github.com/limiquantix/limiquantix/sdk/conformance"
 	"github.com/limiquantix/limiquantix/sdk/conformance/reference"
@@ -44,7 +45,8 @@ func options(t *testing.T, config map[string]any) conformance.Options {
 	if err := host.WriteManifest(dir, &host.Manifest{Name: "reference", Version: "1.0.0", Kinds: []string{"compute", "storage", "network"}, Executable: "plugin"}); err != nil {
 		t.Fatal(err)
 	}
-	config["journal"] = filepath.Join(t.TempDir(), "journal")
+	journal := filepath.Join(t.TempDir(), "journal")
+	config["journal"] = journal
 	data, err := json.Marshal(config)
 	if err != nil {
 		t.Fatal(err)
@@ -52,6 +54,9 @@ func options(t *testing.T, config map[string]any) conformance.Options {
 	return conformance.Options{
 		Plugin:  host.Spec{Dir: dir, ConfigJSON: string(data)},
 		Compute: conformance.ComputeOptions{GuestReboots: true, GuestSpeaks: true},
+		Storage: conformance.StorageOptions{Write: func(_ context.Context, src *driverv1.DiskSource, pattern byte, offset, n int64) error {
+			return reference.WriteVolume(journal, src, pattern, offset, n)
+		}},
 	}
 }
 

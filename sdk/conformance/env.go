@@ -147,7 +147,11 @@ func (e *Env) as(t T, nodeID string) *Env {
 
 // mark is the mark that this node writes on an object.
 func (e *Env) mark(id string) *driverv1.OwnershipMark {
-	return &driverv1.OwnershipMark{ClusterId: e.facts.GetClusterId(), NodeId: e.facts.GetNodeId(), ObjectId: id, Generation: 1, Epoch: 1}
+	m := &driverv1.OwnershipMark{ClusterId: e.facts.GetClusterId(), NodeId: e.facts.GetNodeId(), ObjectId: id, Generation: 1, Epoch: 1}
+	if e.serves(storage) && e.caps().GetStorage().GetSharedPools() {
+		m.NodeId = "" // the cluster's
+	}
+	return m
 }
 
 // tempDir makes a directory with a short path, gone when t ends.

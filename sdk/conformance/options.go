@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"context"
 	"fmt"
 	"path"
 
@@ -39,6 +40,8 @@ type StorageOptions struct {
 	Secrets    map[string][]byte
 	// VolumeBytes is a good size for a volume; 0 = 4 MiB.
 	VolumeBytes int64
+	// Write writes n bytes of a pattern at an offset of an attached volume. nil = files and block devices are written, qcow2 by qemu-io.
+	Write func(ctx context.Context, src *driverv1.DiskSource, pattern byte, offset, n int64) error
 }
 
 // NetworkOptions are what the network suite needs to know of the backend.

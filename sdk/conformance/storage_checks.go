@@ -37,7 +37,7 @@ func storageChecks() []*Check {
 		{Name: "storage/snapshot/life", Contract: "CreateSnapshot takes a point-in-time copy; volumes made from it stay whole when it is deleted.", Storage: snapshots, run: snapshotLife},
 		{Name: "storage/capabilities/honest", Contract: "What is not advertised answers UNIMPLEMENTED.", run: storageHonest},
 	}
-	checks = append(checks, imageChecks()...)
+	checks = append(append(checks, imageChecks()...), contentChecks()...)
 	checks = append(checks, faultChecks("storage", storageVerbs(), func(c *Check, v verb) { c.Storage = driverv1.StorageFeature(v.needs) })...)
 	for _, c := range checks {
 		c.Kind = storage
@@ -271,6 +271,12 @@ func volumesOnlyOurs(t T, e *Env) {
 	other := e.as(t, newID())
 	op := &pool{e: other, id: v.pool.id}
 	op.ensure(t)
+	if e.caps().GetStorage().GetSharedPools() {
+		if !slices.Contains(op.listed(t, 0), v.id) {
+			t.Errorf("another node does not list what is the cluster's")
+		}
+		return
+	}
 	for _, id := range op.listed(t, 0) {
 		t.Errorf("another node lists %s", id)
 	}

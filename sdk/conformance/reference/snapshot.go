@@ -1,10 +1,17 @@
 package reference
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/limiquantix/limiquantix/proto/fault"
@@ -106,41 +113,110 @@ func (s *storageDriver) RestoreSnapshot(ctx context.Context, req *driverv1.Resto
 		case r.Volume.GetAttached():
 			return inUse(id)
 		}
-		r.Volume.SizeBytes = snap.GetSizeBytes()
 		x.putBytes(contentTable, pool+"/"+id, x.bytes(frozenTable, pool+"/"+req.GetSnapshotId()))
 		return x.put(volumeTable, pool+"/"+id, r.Volume)
 	})
 }
 
+// subject is the content and size of what is exported.
+func (s *storageDriver) subject(x *tx, req *driverv1.ExportVolumeRequest) (content []byte, size int64, err error) {
+	pool := req.GetPoolId()
+	switch of := req.GetSubject().(type) {
+	case *driverv1.ExportVolumeRequest_VolumeId:
+		return s.source(x, pool, &driverv1.VolumeSource{Source: &driverv1.VolumeSource_VolumeId{VolumeId: of.VolumeId}})
+	case *driverv1.ExportVolumeRequest_SnapshotId:
+		return s.source(x, pool, &driverv1.VolumeSource{Source: &driverv1.VolumeSource_SnapshotId{SnapshotId: of.SnapshotId}})
+	case *driverv1.ExportVolumeRequest_ImageId:
+		return s.source(x, pool, &driverv1.VolumeSource{Source: &driverv1.VolumeSource_ImageId{ImageId: of.ImageId}})
+	}
+	return nil, 0, fault.Invalid(fault.Violation{Field: "subject", Description: "must be a volume_id, a snapshot_id or an image_id"})
+}
+
 // ExportVolume streams the content, and what is beyond it as one hole.
 func (s *storageDriver) ExportVolume(req *driverv1.ExportVolumeRequest, out grpc.ServerStreamingServer[driverv1.ExportVolumeResponse]) error {
-	pool := req.GetPoolId()
 	var content []byte
 	var size int64
-	err := s.in(pool, func(x *tx) error {
-		if id := req.GetSnapshotId(); id != "" {
-			snap, err := s.snapshot(x, pool, id)
-			content, size = x.bytes(frozenTable, pool+"/"+id), snap.GetSizeBytes()
-			return err
-		}
-		v, err := s.volume(x, pool, req.GetVolumeId())
-		if err == nil && v.GetAttached() {
-			err = inUse(req.GetVolumeId())
-		}
-		content, size = x.bytes(contentTable, pool+"/"+req.GetVolumeId()), v.GetSizeBytes()
+	err := s.in(req.GetPoolId(), func(x *tx) (err error) {
+		content, size, err = s.subject(x, req)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	for at := 0; at < len(content); at += 1 << 20 {
-		part := content[at:min(len(content), at+1<<20)]
-		if err := out.Send(&driverv1.ExportVolumeResponse{Offset: int64(at), Data: part}); err != nil {
+	at := req.GetOffset()
+	if at < 0 || at > size {
+		return fault.New(metav1.Reason_REASON_SIZE_OUT_OF_RANGE, "offset %d is outside 0 to %d", at, size)
+	}
+	end := min(int64(len(content)), size)
+	for ; at < end; at = min(end, at+1<<20) {
+		if err := out.Send(&driverv1.ExportVolumeResponse{Offset: at, Data: content[at:min(end, at+1<<20)]}); err != nil {
 			return err
 		}
 	}
-	if hole := size - int64(len(content)); hole > 0 {
-		return out.Send(&driverv1.ExportVolumeResponse{Offset: int64(len(content)), HoleBytes: hole})
+	if at < size {
+		return out.Send(&driverv1.ExportVolumeResponse{Offset: at, HoleBytes: size - at})
 	}
 	return nil
+}
+
+// ImportVolume makes a volume from a stream. The content is kept in memory: what is imported into a reference is small.
+func (s *storageDriver) ImportVolume(in grpc.ClientStreamingServer[driverv1.ImportVolumeRequest, driverv1.ImportVolumeResponse]) error {
+	first, err := in.Recv()
+	if err != nil {
+		return err
+	}
+	req := proto.CloneOf(first.GetHeader())
+	if req == nil {
+		return fault.Invalid(fault.Violation{Field: "header", Description: "must come first"})
+	}
+	req.Source = nil
+	known := false
+	if err := s.in(req.GetPoolId(), func(x *tx) error {
+		known = x.has(volumeTable, req.GetPoolId()+"/"+req.GetVolumeId())
+		return nil
+	}); err != nil {
+		return err
+	}
+	var content []byte
+	for !known {
+		m, err := in.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		p := m.GetPart()
+		if p.GetOffset() != int64(len(content)) || p.GetHoleBytes() < 0 || p.GetOffset()+int64(len(p.GetData()))+p.GetHoleBytes() > req.GetSizeBytes() {
+			return fault.New(metav1.Reason_REASON_INVALID_FIELD, "a part at %d follows what ends at %d of %d", p.GetOffset(), len(content), req.GetSizeBytes())
+		}
+		content = append(append(content, p.GetData()...), make([]byte, p.GetHoleBytes())...)
+	}
+	if !known && int64(len(content)) != req.GetSizeBytes() {
+		return fault.New(metav1.Reason_REASON_INVALID_FIELD, "the content ends at %d of %d bytes", len(content), req.GetSizeBytes())
+	}
+	r, err := s.create(in.Context(), req, content)
+	if err != nil {
+		return err
+	}
+	return in.SendAndClose(&driverv1.ImportVolumeResponse{Volume: r.GetVolume()})
+}
+
+// WriteVolume writes n bytes of a pattern at an offset of an attached volume, as a guest would: the sources that a reference hands out are no files.
+func WriteVolume(journal string, src *driverv1.DiskSource, pattern byte, offset, n int64) error {
+	id := strings.TrimSuffix(filepath.Base(src.GetFile().GetPath()), ".raw")
+	key := filepath.Base(filepath.Dir(src.GetFile().GetPath())) + "/" + id
+	return (&backend{path: journal}).do(func(x *tx) error {
+		v := &driverv1.Volume{}
+		if !x.get(volumeTable, key, v) || !v.GetAttached() || offset+n > v.GetSizeBytes() {
+			return fmt.Errorf("volume %s is absent, not attached or too small", key)
+		}
+		content := slices.Clone(x.bytes(contentTable, key))
+		if int64(len(content)) < offset+n {
+			content = append(content, make([]byte, offset+n-int64(len(content)))...)
+		}
+		copy(content[offset:], bytes.Repeat([]byte{pattern}, int(n)))
+		x.putBytes(contentTable, key, content)
+		return nil
+	})
 }

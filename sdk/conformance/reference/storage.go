@@ -41,7 +41,7 @@ func storageCapabilities() *driverv1.StorageCapabilities {
 		Features: []driverv1.StorageFeature{
 			driverv1.StorageFeature_STORAGE_FEATURE_RESIZE, driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT,
 			driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT_RESTORE, driverv1.StorageFeature_STORAGE_FEATURE_VOLUME_FROM_SNAPSHOT,
-			driverv1.StorageFeature_STORAGE_FEATURE_CLONE, driverv1.StorageFeature_STORAGE_FEATURE_EXPORT, driverv1.StorageFeature_STORAGE_FEATURE_THIN,
+			driverv1.StorageFeature_STORAGE_FEATURE_CLONE, driverv1.StorageFeature_STORAGE_FEATURE_EXPORT, driverv1.StorageFeature_STORAGE_FEATURE_IMPORT, driverv1.StorageFeature_STORAGE_FEATURE_THIN,
 		},
 		OnlineSnapshots:      driverv1.OnlineSnapshotMode_ONLINE_SNAPSHOT_MODE_NONE,
 		Formats:              []driverv1.VolumeFormat{driverv1.VolumeFormat_VOLUME_FORMAT_RAW},
@@ -166,6 +166,11 @@ func (s *storageDriver) volumes(x *tx, pool string) (vs []*driverv1.Volume) {
 }
 
 func (s *storageDriver) CreateVolume(ctx context.Context, req *driverv1.CreateVolumeRequest) (*driverv1.CreateVolumeResponse, error) {
+	return s.create(ctx, req, nil)
+}
+
+// create makes a volume from its source, or with imported content.
+func (s *storageDriver) create(ctx context.Context, req *driverv1.CreateVolumeRequest, imported []byte) (*driverv1.CreateVolumeResponse, error) {
 	pool, id := req.GetPoolId(), req.GetVolumeId()
 	if err := checkIDs("pool_id", pool, "volume_id", id); err != nil {
 		return nil, err
@@ -189,6 +194,9 @@ func (s *storageDriver) CreateVolume(ctx context.Context, req *driverv1.CreateVo
 		content, size, err := s.source(x, pool, req.GetSource())
 		if err != nil {
 			return err
+		}
+		if imported != nil {
+			content = imported
 		}
 		if req.GetSizeBytes() != 0 || req.GetSource() == nil {
 			if req.GetSizeBytes() < max(size, 1) || req.GetSizeBytes() > maxVolume {
@@ -248,6 +256,12 @@ func (s *storageDriver) DeleteVolume(ctx context.Context, req *driverv1.DeleteVo
 			return err
 		case v.GetAttached() && !s.defect("deletes-attached"):
 			return inUse(id)
+		}
+		for _, key := range x.keys(snapshotTable) {
+			snap := &driverv1.Snapshot{}
+			if strings.HasPrefix(key, pool+"/") && x.get(snapshotTable, key, snap) && snap.GetVolumeId() == id {
+				return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s has snapshot %s", id, snap.GetSnapshotId()).WithRemedy("delete its snapshots first")
+			}
 		}
 		for _, table := range []string{volumeTable, askTable, contentTable} {
 			x.del(table, pool+"/"+id)

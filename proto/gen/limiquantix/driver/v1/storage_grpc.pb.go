@@ -84,7 +84,7 @@ type StorageDriverServiceClient interface {
 	DeleteSnapshot(ctx context.Context, in *DeleteSnapshotRequest, opts ...grpc.CallOption) (*DeleteSnapshotResponse, error)
 	// ListSnapshots pages through our snapshots of a pool, ordered by id.
 	ListSnapshots(ctx context.Context, in *ListSnapshotsRequest, opts ...grpc.CallOption) (*ListSnapshotsResponse, error)
-	// RestoreSnapshot sets a volume back. Attached anywhere: FAILED_PRECONDITION (VOLUME_IN_USE).
+	// RestoreSnapshot sets a volume back; one that has grown since keeps its size. Attached anywhere: FAILED_PRECONDITION (VOLUME_IN_USE).
 	RestoreSnapshot(ctx context.Context, in *RestoreSnapshotRequest, opts ...grpc.CallOption) (*RestoreSnapshotResponse, error)
 	// ImportImage stores a stream as an image copy. First message describes it; the rest is content. The content is written beside, checked (checksum, format, no
 	// backing file, no external data) and only then appears. Same id already complete: OK at once, the content is not read. A broken stream leaves nothing.
@@ -388,7 +388,7 @@ type StorageDriverServiceServer interface {
 	DeleteSnapshot(context.Context, *DeleteSnapshotRequest) (*DeleteSnapshotResponse, error)
 	// ListSnapshots pages through our snapshots of a pool, ordered by id.
 	ListSnapshots(context.Context, *ListSnapshotsRequest) (*ListSnapshotsResponse, error)
-	// RestoreSnapshot sets a volume back. Attached anywhere: FAILED_PRECONDITION (VOLUME_IN_USE).
+	// RestoreSnapshot sets a volume back; one that has grown since keeps its size. Attached anywhere: FAILED_PRECONDITION (VOLUME_IN_USE).
 	RestoreSnapshot(context.Context, *RestoreSnapshotRequest) (*RestoreSnapshotResponse, error)
 	// ImportImage stores a stream as an image copy. First message describes it; the rest is content. The content is written beside, checked (checksum, format, no
 	// backing file, no external data) and only then appears. Same id already complete: OK at once, the content is not read. A broken stream leaves nothing.

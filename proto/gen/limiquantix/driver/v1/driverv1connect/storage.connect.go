@@ -137,7 +137,7 @@ type StorageDriverServiceClient interface {
 	DeleteSnapshot(context.Context, *connect.Request[v1.DeleteSnapshotRequest]) (*connect.Response[v1.DeleteSnapshotResponse], error)
 	// ListSnapshots pages through our snapshots of a pool, ordered by id.
 	ListSnapshots(context.Context, *connect.Request[v1.ListSnapshotsRequest]) (*connect.Response[v1.ListSnapshotsResponse], error)
-	// RestoreSnapshot sets a volume back. Attached anywhere: FAILED_PRECONDITION (VOLUME_IN_USE).
+	// RestoreSnapshot sets a volume back; one that has grown since keeps its size. Attached anywhere: FAILED_PRECONDITION (VOLUME_IN_USE).
 	RestoreSnapshot(context.Context, *connect.Request[v1.RestoreSnapshotRequest]) (*connect.Response[v1.RestoreSnapshotResponse], error)
 	// ImportImage stores a stream as an image copy. First message describes it; the rest is content. The content is written beside, checked (checksum, format, no
 	// backing file, no external data) and only then appears. Same id already complete: OK at once, the content is not read. A broken stream leaves nothing.
@@ -475,7 +475,7 @@ type StorageDriverServiceHandler interface {
 	DeleteSnapshot(context.Context, *connect.Request[v1.DeleteSnapshotRequest]) (*connect.Response[v1.DeleteSnapshotResponse], error)
 	// ListSnapshots pages through our snapshots of a pool, ordered by id.
 	ListSnapshots(context.Context, *connect.Request[v1.ListSnapshotsRequest]) (*connect.Response[v1.ListSnapshotsResponse], error)
-	// RestoreSnapshot sets a volume back. Attached anywhere: FAILED_PRECONDITION (VOLUME_IN_USE).
+	// RestoreSnapshot sets a volume back; one that has grown since keeps its size. Attached anywhere: FAILED_PRECONDITION (VOLUME_IN_USE).
 	RestoreSnapshot(context.Context, *connect.Request[v1.RestoreSnapshotRequest]) (*connect.Response[v1.RestoreSnapshotResponse], error)
 	// ImportImage stores a stream as an image copy. First message describes it; the rest is content. The content is written beside, checked (checksum, format, no
 	// backing file, no external data) and only then appears. Same id already complete: OK at once, the content is not read. A broken stream leaves nothing.
