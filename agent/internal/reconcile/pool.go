@@ -148,6 +148,7 @@ func (e *Engine) reconcilePool(ctx context.Context, w *want) (time.Duration, str
 	e.progress.failed(keyOf(w.obj.GetKey()), poolVerb(d), err, tries, pr.retry)
 	status := &storagev1.PoolNodeStatus{
 		NodeId: e.node, Health: storagev1.PoolHealth_POOL_HEALTH_UNHEALTHY, Reason: pr.reason, Message: pr.message, ObserveTime: timestamppb.New(e.now()),
+		ObservedGeneration: d.GetPool().GetMeta().GetGeneration(),
 	}
 	e.reporter.Pool(&agentv1.PoolReport{PoolId: id, Status: status})
 	e.log.Warn("pool is not usable", "pool", id, "driver", driver, "error", err, "retry", pr.retry)

@@ -61,7 +61,7 @@ func newParts(c *controller, leader *state.Leader) *parts {
 			}),
 			Node:          nodes,
 			Operation:     operation.New(operation.Config{Cache: c.cache, Runner: runner, History: history, Now: time.Now}),
-			StoragePool:   pool.New(c.cache),
+			StoragePool:   pool.New(pool.Config{Cache: c.cache, Runner: runner, Sealer: sealer, Now: time.Now}),
 			Image:         images,
 			Volume:        unimplemented.Volume{},
 			Snapshot:      unimplemented.Snapshot{},

@@ -127,8 +127,11 @@ func NewMeta(id, name, project string, labels, annotations map[string]string) *m
 func SettlePool(p *storagev1.StoragePool) {
 	st := p.GetStatus()
 	var good, bad int
-	st.CapacityBytes, st.UsedBytes, st.Shared = 0, 0, false
-	for _, n := range st.GetNodes() {
+	st.CapacityBytes, st.UsedBytes, st.Shared, st.ObservedGeneration = 0, 0, false, 0
+	for i, n := range st.GetNodes() {
+		if st.ObservedGeneration = min(st.GetObservedGeneration(), n.GetObservedGeneration()); i == 0 {
+			st.ObservedGeneration = n.GetObservedGeneration()
+		}
 		st.Shared = st.Shared || n.GetShared()
 		if n.GetHealth() == storagev1.PoolHealth_POOL_HEALTH_HEALTHY {
 			good++
@@ -148,6 +151,9 @@ func SettlePool(p *storagev1.StoragePool) {
 	switch {
 	case p.GetMeta().GetDeleteTime() != nil:
 		st.Phase = storagev1.StoragePoolPhase_STORAGE_POOL_PHASE_DELETING
+		if len(st.GetNodes()) > 0 {
+			st.Message = fmt.Sprintf("waits for node %s to let go of it", st.GetNodes()[0].GetNodeName())
+		}
 	case good+bad == 0:
 		st.Phase, st.Message = storagev1.StoragePoolPhase_STORAGE_POOL_PHASE_PENDING, "no node has reported it usable yet"
 	case bad == 0:

@@ -27,7 +27,7 @@ func (w *worker) end(ctx context.Context) error {
 			switch row.Kind {
 			case state.KindOperation:
 				object = row.Owner
-			case state.KindVM, state.KindImage:
+			case state.KindVM, state.KindImage, state.KindPool:
 			default:
 				continue
 			}
@@ -100,6 +100,9 @@ func (w *worker) outcome(rec *statev1.OperationRecord) domain.Outcome {
 	op := rec.GetOperation()
 	if op.GetObjectKind() == domain.KindVM {
 		return domain.OperationOutcome(op, w.Cache.Row(state.KindVM, op.GetObjectId()).VM())
+	}
+	if op.GetObjectKind() == domain.KindPool {
+		return domain.PoolOutcome(op, w.Cache.Row(state.KindPool, op.GetObjectId()).Pool())
 	}
 	img := w.Cache.Row(state.KindImage, op.GetObjectId())
 	switch {

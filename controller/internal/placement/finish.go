@@ -11,7 +11,7 @@ import (
 func (w *worker) finish(ctx context.Context) error {
 	return w.follow(ctx, func() error {
 		var rows []*state.Row
-		for _, kind := range []state.Kind{state.KindVM, state.KindImage, state.KindNode} {
+		for _, kind := range []state.Kind{state.KindVM, state.KindImage, state.KindPool, state.KindNode} {
 			rows = append(rows, w.Cache.Find(state.Query{Kind: kind, Keep: func(r *state.Row) bool { return r.Deleting }}).Rows...)
 		}
 		return w.finishAll(ctx, rows)
@@ -52,6 +52,8 @@ func (w *worker) finishAll(ctx context.Context, rows []*state.Row) error {
 				out = RemoveVM(w.Cache, now)
 			case state.KindImage:
 				out = RemoveImage(now)
+			case state.KindPool:
+				out = RemovePool(w.Cache, now)
 			case state.KindNode:
 				if err := w.empty(ctx, now); err != nil {
 					return err
@@ -107,5 +109,17 @@ func RemoveImage(row *state.Row) *state.Writer {
 	var out state.Writer
 	out.Same(row)
 	out.Delete(state.Key(state.KindImage, row.ID))
+	return &out
+}
+
+// RemovePool removes a pool that is being deleted; nil while a node has not let go of it, or something is still kept in it.
+func RemovePool(cache *state.Cache, row *state.Row) *state.Writer {
+	if len(row.Pool().GetPool().GetStatus().GetNodes()) > 0 || cache.Count(state.Query{Kind: state.KindVolume, Pool: row.ID, Limit: 1}) > 0 {
+		return nil
+	}
+	var out state.Writer
+	out.Same(row)
+	out.Delete(state.Key(state.KindPool, row.ID))
+	out.DeletePrefix(state.SecretKey(row.ID, ""))
 	return &out
 }

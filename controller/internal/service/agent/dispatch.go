@@ -72,7 +72,7 @@ func (s *Service) markNodes(c state.Change, k key, revision int64) {
 // poolWishChanged leaves out what nodes report about a pool.
 func poolWishChanged(c state.Change) bool {
 	was, is := c.Old.Pool().GetPool(), c.New.Pool().GetPool()
-	return c.Old.Deleting != c.New.Deleting || !proto.Equal(was.GetSpec(), is.GetSpec())
+	return c.Old.Deleting != c.New.Deleting || was.GetMeta().GetGeneration() != is.GetMeta().GetGeneration() || !proto.Equal(was.GetSpec(), is.GetSpec())
 }
 
 // poolsOfNodeChanged reports whether a node may be wanted in other pools than before.

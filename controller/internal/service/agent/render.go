@@ -39,7 +39,10 @@ func (s *Service) render(ctx context.Context, nodeID string, k key) *agentv1.Des
 		}
 		o.Object = &agentv1.DesiredObject_Volume{Volume: v}
 	case kindPool:
-		p := s.renderPool(nodeID, k.id)
+		p, err := s.renderPool(ctx, nodeID, k.id)
+		if err != nil {
+			s.cfg.Log.Error("pool cannot be sent to a node", "pool", k.id, "node", nodeID, "error", err)
+		}
 		if p == nil {
 			return nil
 		}
@@ -93,7 +96,7 @@ func (s *Service) renderVM(ctx context.Context, nodeID, id string) (*agentv1.Des
 	if d.GetSpec().GetCloudInit().GetUserDataSha256() == "" {
 		return d, nil
 	}
-	secret, err := s.userData(ctx, id)
+	secret, err := s.secret(ctx, id, "user_data")
 	if err != nil {
 		return nil, err
 	}
@@ -140,23 +143,23 @@ func (s *Service) resolve(d *agentv1.DesiredVM) {
 	}
 }
 
-// userData opens the secret document of a VM.
-func (s *Service) userData(ctx context.Context, id string) ([]byte, error) {
+// secret opens a sealed field of an object.
+func (s *Service) secret(ctx context.Context, id, field string) ([]byte, error) {
 	if s.cfg.Sealer == nil {
-		return nil, fmt.Errorf("there is no key to open the secrets of VM %s with", id)
+		return nil, fmt.Errorf("there is no key to open the secrets of %s with", id)
 	}
-	k := state.SecretKey(id, "user_data")
+	k := state.SecretKey(id, field)
 	kv, err := s.cfg.Store.Get(ctx, k)
 	if err != nil {
-		return nil, fmt.Errorf("read secret of VM %s: %w", id, err)
+		return nil, fmt.Errorf("read secret %s of %s: %w", field, id, err)
 	}
 	var rec statev1.SecretRecord
 	if err := proto.Unmarshal(kv.Value, &rec); err != nil {
-		return nil, fmt.Errorf("read secret of VM %s: %w", id, err)
+		return nil, fmt.Errorf("read secret %s of %s: %w", field, id, err)
 	}
 	plain, err := s.cfg.Sealer.Open(rec.GetSealed(), []byte(k))
 	if err != nil {
-		return nil, fmt.Errorf("open secret of VM %s: %w", id, err)
+		return nil, fmt.Errorf("open secret %s of %s: %w", field, id, err)
 	}
 	return plain, nil
 }
@@ -179,14 +182,34 @@ func (s *Service) renderVolume(nodeID, id string) *agentv1.DesiredVolume {
 	return d
 }
 
-func (s *Service) renderPool(nodeID, id string) *agentv1.DesiredPool {
+func (s *Service) renderPool(ctx context.Context, nodeID, id string) (*agentv1.DesiredPool, error) {
 	row := s.cfg.Cache.Row(state.KindPool, id)
 	node := s.cfg.Cache.Row(state.KindNode, nodeID).Node().GetNode()
 	p := row.Pool().GetPool()
-	if p == nil || node == nil || !domain.PoolWanted(p, node) {
-		return nil
+	if p == nil || node == nil {
+		return nil, nil
 	}
-	return &agentv1.DesiredPool{Pool: &storagev1.StoragePool{Meta: identity(p.GetMeta()), Spec: p.GetSpec()}, Absent: row.Deleting}
+	d := &agentv1.DesiredPool{Pool: &storagev1.StoragePool{Meta: identity(p.GetMeta()), Spec: p.GetSpec()}, Absent: row.Deleting}
+	if !domain.PoolWanted(p, node) {
+		if domain.PoolOn(p, nodeID) == nil { // it is let go of, or never was there
+			return nil, nil
+		}
+		d.Absent = true
+	}
+	if d.Absent {
+		return d, nil
+	}
+	for _, name := range p.GetStatus().GetSecretNames() {
+		plain, err := s.secret(ctx, id, domain.PoolSecretField(name))
+		if err != nil {
+			return nil, err
+		}
+		if d.Secrets == nil {
+			d.Secrets = map[string][]byte{}
+		}
+		d.Secrets[name] = plain
+	}
+	return d, nil
 }
 
 // renderImage is a copy that shall be there, or has to go. One that is being uploaded comes by its tunnel.

@@ -1,28 +1,39 @@
-// Package pool serves StoragePoolService: reading. Pools are made by later releases; each cluster begins with the pool "local".
+// Package pool serves StoragePoolService. Each cluster begins with the pool "local".
 package pool
 
 import (
 	"context"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
-	"github.com/limiquantix/limiquantix/controller/internal/service/unimplemented"
+	"github.com/limiquantix/limiquantix/controller/internal/service/request"
+	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/proto/fault"
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1/storagev1connect"
 )
 
 // Service implements storagev1connect.StoragePoolServiceHandler.
-type Service struct{ cache *state.Cache }
+type Service struct{ cfg Config }
+
+// Config is what the service needs.
+type Config struct {
+	Cache  *state.Cache
+	Runner *request.Runner
+	Sealer seam.Sealer
+	Now    func() time.Time
+}
 
 var _ storagev1connect.StoragePoolServiceHandler = (*Service)(nil)
 
 // New makes the service.
-func New(cache *state.Cache) *Service { return &Service{cache: cache} }
+func New(cfg Config) *Service { return &Service{cfg: cfg} }
 
 func (s *Service) view(row *state.Row) *storagev1.StoragePool {
 	p := row.Pool().GetPool()
@@ -30,11 +41,17 @@ func (s *Service) view(row *state.Row) *storagev1.StoragePool {
 	if p.Status == nil {
 		p.Status = &storagev1.StoragePoolStatus{}
 	}
-	for _, v := range s.cache.Find(state.Query{Kind: state.KindVolume, Pool: row.ID}).Rows {
+	for _, n := range p.GetStatus().GetNodes() {
+		if on := s.cfg.Cache.Row(state.KindNode, n.GetNodeId()); on == nil || computev1.NodePhase(on.Phase) == computev1.NodePhase_NODE_PHASE_UNKNOWN {
+			n.Health, n.Reason = storagev1.PoolHealth_POOL_HEALTH_UNKNOWN, fault.ReasonName(metav1.Reason_REASON_NODE_UNREACHABLE)
+			n.Message = "node " + n.GetNodeName() + " does not report"
+		}
+	}
+	for _, v := range s.cfg.Cache.Find(state.Query{Kind: state.KindVolume, Pool: row.ID}).Rows {
 		p.Status.VolumeCount++
 		p.Status.ProvisionedBytes += v.Size
 	}
-	for _, i := range s.cache.Find(state.Query{Kind: state.KindImage, Pool: row.ID}).Rows {
+	for _, i := range s.cfg.Cache.Find(state.Query{Kind: state.KindImage, Pool: row.ID}).Rows {
 		for _, c := range i.Image().GetImage().GetStatus().GetCopies() {
 			if c.GetPoolId() == row.ID {
 				p.Status.ImageCopyCount++
@@ -44,12 +61,21 @@ func (s *Service) view(row *state.Row) *storagev1.StoragePool {
 	return p
 }
 
+// find is the row of the pool that a request names. None: NOT_FOUND.
+func (s *Service) find(id, project string) (*state.Row, error) {
+	row := s.cfg.Cache.Resolve(state.KindPool, domain.Project(project), id)
+	if row == nil {
+		return nil, fault.New(metav1.Reason_REASON_POOL_NOT_FOUND, "there is no storage pool %q in project %q", id, domain.Project(project)).
+			WithRemedy("list storage pools to see which there are")
+	}
+	return row, nil
+}
+
 // GetStoragePool reads a pool.
 func (s *Service) GetStoragePool(_ context.Context, req *connect.Request[storagev1.GetStoragePoolRequest]) (*connect.Response[storagev1.GetStoragePoolResponse], error) {
-	row := s.cache.Resolve(state.KindPool, domain.Project(req.Msg.GetProjectId()), req.Msg.GetId())
-	if row == nil {
-		return nil, fault.New(metav1.Reason_REASON_POOL_NOT_FOUND, "there is no storage pool %q", req.Msg.GetId()).
-			WithRemedy("list storage pools to see which there are")
+	row, err := s.find(req.Msg.GetId(), req.Msg.GetProjectId())
+	if err != nil {
+		return nil, err
 	}
 	return connect.NewResponse(&storagev1.GetStoragePoolResponse{StoragePool: s.view(row)}), nil
 }
@@ -63,7 +89,7 @@ func (s *Service) ListStoragePools(_ context.Context, req *connect.Request[stora
 	if q.Selector, err = domain.ParseSelector(m.GetLabelSelector()); err != nil {
 		v.Add("label_selector", "%v", err)
 	}
-	node := s.cache.Resolve(state.KindNode, "", m.GetNode())
+	node := s.cfg.Cache.Resolve(state.KindNode, "", m.GetNode())
 	if m.GetNode() != "" && node == nil {
 		v.Add("node", "there is no node %q", m.GetNode())
 	}
@@ -80,7 +106,7 @@ func (s *Service) ListStoragePools(_ context.Context, req *connect.Request[stora
 	if q.After, err = domain.ReadPageToken(query, m.GetPageToken()); err != nil {
 		return nil, err
 	}
-	page := s.cache.Find(q)
+	page := s.cfg.Cache.Find(q)
 	resp := &storagev1.ListStoragePoolsResponse{Revision: page.Revision}
 	for _, row := range page.Rows {
 		resp.StoragePools = append(resp.StoragePools, s.view(row))
@@ -89,19 +115,4 @@ func (s *Service) ListStoragePools(_ context.Context, req *connect.Request[stora
 		resp.NextPageToken = domain.PageToken(query, page.Rows[len(page.Rows)-1].ID)
 	}
 	return connect.NewResponse(resp), nil
-}
-
-// CreateStoragePool comes later.
-func (s *Service) CreateStoragePool(context.Context, *connect.Request[storagev1.CreateStoragePoolRequest]) (*connect.Response[storagev1.CreateStoragePoolResponse], error) {
-	return nil, unimplemented.StorageMethod("CreateStoragePool")
-}
-
-// UpdateStoragePool comes later.
-func (s *Service) UpdateStoragePool(context.Context, *connect.Request[storagev1.UpdateStoragePoolRequest]) (*connect.Response[storagev1.UpdateStoragePoolResponse], error) {
-	return nil, unimplemented.StorageMethod("UpdateStoragePool")
-}
-
-// DeleteStoragePool comes later.
-func (s *Service) DeleteStoragePool(context.Context, *connect.Request[storagev1.DeleteStoragePoolRequest]) (*connect.Response[storagev1.DeleteStoragePoolResponse], error) {
-	return nil, unimplemented.StorageMethod("DeleteStoragePool")
 }

@@ -189,6 +189,7 @@ type fakeAgent struct {
 	mu       sync.Mutex
 	seq      int64
 	vms      map[string]*agentv1.DesiredVM
+	pools    map[string]*agentv1.DesiredPool
 	sent     int // upserts and removals that came
 	snaps    int
 	syncs    int
@@ -221,7 +222,7 @@ func (r *rig) join(name string, cpus int32, memory int64) *fakeAgent {
 // joinBy is join of an agent whose messages take a link.
 func (r *rig) joinBy(l *link, name string, cpus int32, memory int64) *fakeAgent {
 	r.t.Helper()
-	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, link: l}
+	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, pools: map[string]*agentv1.DesiredPool{}, link: l}
 	a.start(cpus, memory)
 	return a
 }
@@ -288,6 +289,9 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 				a.gone = append(a.gone, "vm")
 			}
 		}
+		if p := m.Upsert.GetPool(); p != nil {
+			a.pools[p.GetPool().GetMeta().GetId()] = p
+		}
 		if m.Upsert.GetVolume().GetAbsent() {
 			a.gone = append(a.gone, "volume")
 		}
@@ -297,6 +301,7 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 	case *agentv1.WatchDesiredResponse_Remove:
 		a.sent++
 		delete(a.vms, m.Remove.GetId())
+		delete(a.pools, m.Remove.GetId())
 	case *agentv1.WatchDesiredResponse_Sync:
 		a.syncs++
 		a.synced = true
@@ -350,8 +355,9 @@ func answer(o *agentv1.DesiredObject) *agentv1.ReportStatusRequest {
 	rep := &agentv1.ReportStatusRequest{}
 	switch o := o.GetObject().(type) {
 	case *agentv1.DesiredObject_Pool:
-		rep.Pools = []*agentv1.PoolReport{{PoolId: o.Pool.GetPool().GetMeta().GetId(), Status: &storagev1.PoolNodeStatus{
-			Health: storagev1.PoolHealth_POOL_HEALTH_HEALTHY, CapacityBytes: 1 << 40,
+		meta := o.Pool.GetPool().GetMeta()
+		rep.Pools = []*agentv1.PoolReport{{PoolId: meta.GetId(), Absent: o.Pool.GetAbsent(), Status: &storagev1.PoolNodeStatus{
+			Health: storagev1.PoolHealth_POOL_HEALTH_HEALTHY, CapacityBytes: 1 << 40, ObservedGeneration: meta.GetGeneration(),
 		}}}
 	case *agentv1.DesiredObject_Volume:
 		rep.Volumes = []*agentv1.VolumeReport{{

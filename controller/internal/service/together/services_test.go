@@ -63,7 +63,7 @@ func newServices(s store.Store) *services {
 	})
 	out.NodeAgent = node.NewAgent(out.Node)
 	out.Image = image.New(image.Config{Cache: cache, Runner: runner, Tunnels: tunnels, Now: now, Log: log})
-	out.Pool = pool.New(cache)
+	out.Pool = pool.New(pool.Config{Cache: cache, Runner: runner, Sealer: clearBox{}, Now: now})
 	out.loops = placement.New(placement.Config{
 		Store: s, Cache: cache, Index: index, Live: live, History: history, Uploading: out.Image.Uploading,
 		HeartbeatTimeout: timing.HeartbeatTimeout, HeartbeatInterval: timing.HeartbeatInterval, Now: now, Log: log,

@@ -477,7 +477,7 @@ type PoolNodeStatus struct {
 	UsedBytes int64 `protobuf:"varint,6,opt,name=used_bytes,json=usedBytes,proto3" json:"used_bytes,omitempty"`
 	// Whether the place is shared with other nodes, as the driver says.
 	Shared bool `protobuf:"varint,7,opt,name=shared,proto3" json:"shared,omitempty"`
-	// Newest generation that this node has realised.
+	// Newest generation that this node has realised, or has tried in vain.
 	ObservedGeneration int64 `protobuf:"varint,8,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
 	// When the node last looked.
 	ObserveTime *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=observe_time,json=observeTime,proto3" json:"observe_time,omitempty"`
