@@ -144,15 +144,17 @@ func TestOneOfManyWins(t *testing.T) {
 	won := make(chan store.Leadership, many)
 	step := &inStep{Store: s}
 	step.looked.Add(many)
-	var all sync.WaitGroup
+	var all, tried sync.WaitGroup
+	tried.Add(many)
 	for i := range many {
 		all.Go(func() {
-			first := &firstGet{Store: s, first: step}
+			first := &firstGet{Store: s, first: step, tried: sync.OnceFunc(tried.Done)}
 			if l, err := election.Campaign(ctx, first, "one", fmt.Sprint(i), election.Options{TTL: time.Minute}); err == nil {
 				won <- l
 			}
 		})
 	}
+	tried.Wait() // all of them have done what they meant to, which one of them may
 	winner := <-won
 	cancel()
 	all.Wait()
@@ -169,6 +171,12 @@ type firstGet struct {
 	store.Store
 	first *inStep
 	once  sync.Once
+	tried func() // called when the first Commit is over
+}
+
+func (s *firstGet) Commit(ctx context.Context, txns []store.Txn) ([]store.Result, error) {
+	defer s.tried()
+	return s.Store.Commit(ctx, txns)
 }
 
 func (s *firstGet) Get(ctx context.Context, key string) (kv store.KV, err error) {
