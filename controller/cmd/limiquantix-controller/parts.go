@@ -16,8 +16,10 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/service/pool"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
 	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
+	"github.com/limiquantix/limiquantix/controller/internal/service/snapshot"
 	"github.com/limiquantix/limiquantix/controller/internal/service/unimplemented"
 	"github.com/limiquantix/limiquantix/controller/internal/service/vm"
+	"github.com/limiquantix/limiquantix/controller/internal/service/volume"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/controller/internal/store"
 	"github.com/limiquantix/limiquantix/controller/internal/tunnel"
@@ -63,8 +65,8 @@ func newParts(c *controller, leader *state.Leader) *parts {
 			Operation:     operation.New(operation.Config{Cache: c.cache, Runner: runner, History: history, Now: time.Now}),
 			StoragePool:   pool.New(pool.Config{Cache: c.cache, Runner: runner, Sealer: sealer, Now: time.Now}),
 			Image:         images,
-			Volume:        unimplemented.Volume{},
-			Snapshot:      unimplemented.Snapshot{},
+			Volume:        volume.New(volume.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
+			Snapshot:      snapshot.New(snapshot.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
 			Network:       unimplemented.Network{},
 			SecurityGroup: unimplemented.SecurityGroup{},
 			Port:          unimplemented.Port{},

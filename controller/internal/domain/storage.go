@@ -18,7 +18,21 @@ const (
 	VerbUpdatePool = "UpdateStoragePool"
 	VerbDeletePool = "DeleteStoragePool"
 
-	KindPool = "StoragePool"
+	VerbCreateVolume = "CreateVolume"
+	VerbUpdateVolume = "UpdateVolume"
+	VerbResizeVolume = "ResizeVolume"
+	VerbAttachVolume = "AttachVolume"
+	VerbDetachVolume = "DetachVolume"
+	VerbDeleteVolume = "DeleteVolume"
+
+	VerbCreateSnapshot  = "CreateSnapshot"
+	VerbUpdateSnapshot  = "UpdateSnapshot"
+	VerbRestoreSnapshot = "RestoreSnapshot"
+	VerbDeleteSnapshot  = "DeleteSnapshot"
+
+	KindPool     = "StoragePool"
+	KindVolume   = "Volume"
+	KindSnapshot = "Snapshot"
 )
 
 const (

@@ -29,7 +29,9 @@ func checkDisks(v *Violations, disks []*computev1.Disk) {
 		case *computev1.Disk_Inline:
 			checkInline(v, at+".inline", src.Inline)
 		case *computev1.Disk_Volume:
-			v.Add(at+".volume", "existing volumes come with a later release: use an inline volume")
+			if src.Volume == "" {
+				v.Add(at+".volume", "is required: a volume's id or name")
+			}
 		default:
 			v.Add(at, "needs inline or volume")
 		}

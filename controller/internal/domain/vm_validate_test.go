@@ -64,7 +64,7 @@ func TestValidateVM(t *testing.T) {
 			v.Spec.Disks[0].GetInline().SizeBytes = 513
 		},
 		"vm.spec.disks[0]":            func(v *computev1.VM) { v.Spec.Disks[0].Source = nil },
-		"vm.spec.disks[1].volume":     func(v *computev1.VM) { v.Spec.Disks[1].Source = &computev1.Disk_Volume{Volume: "v"} },
+		"vm.spec.disks[1].volume":     func(v *computev1.VM) { v.Spec.Disks[1].Source = &computev1.Disk_Volume{} },
 		"vm.spec.disks[1].boot_order": func(v *computev1.VM) { v.Spec.Disks[1].BootOrder = 1 },
 		"vm.spec.disks[0].serial":     func(v *computev1.VM) { v.Spec.Disks[0].Serial = "a/b" },
 		"vm.spec.disks[0].bus":        func(v *computev1.VM) { v.Spec.Disks[0].Bus = 99 },

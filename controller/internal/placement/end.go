@@ -27,7 +27,7 @@ func (w *worker) end(ctx context.Context) error {
 			switch row.Kind {
 			case state.KindOperation:
 				object = row.Owner
-			case state.KindVM, state.KindImage, state.KindPool:
+			case state.KindVM, state.KindImage, state.KindPool, state.KindVolume, state.KindSnapshot:
 			default:
 				continue
 			}
@@ -101,7 +101,12 @@ func (w *worker) outcome(rec *statev1.OperationRecord) domain.Outcome {
 	if op.GetObjectKind() == domain.KindVM {
 		return domain.OperationOutcome(op, w.Cache.Row(state.KindVM, op.GetObjectId()).VM())
 	}
-	if op.GetObjectKind() == domain.KindPool {
+	switch op.GetObjectKind() {
+	case domain.KindVolume:
+		return domain.VolumeOutcome(op, w.Cache.Row(state.KindVolume, op.GetObjectId()).Volume())
+	case domain.KindSnapshot:
+		return domain.SnapshotOutcome(op, w.Cache.Row(state.KindSnapshot, op.GetObjectId()).Snapshot())
+	case domain.KindPool:
 		return domain.PoolOutcome(op, w.Cache.Row(state.KindPool, op.GetObjectId()).Pool())
 	}
 	img := w.Cache.Row(state.KindImage, op.GetObjectId())

@@ -8,7 +8,9 @@ import (
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
+	"github.com/limiquantix/limiquantix/proto/fault"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
@@ -19,8 +21,11 @@ func (w *worker) empty(ctx context.Context, node *state.Row) error {
 		outs := w.unplaceSome(node.ID)
 		if len(outs) == 0 {
 			for _, row := range w.Cache.Find(state.Query{Kind: state.KindVolume, Node: node.ID, Limit: roundSize}).Rows {
-				outs = append(outs, dropVolume(row))
+				outs = append(outs, dropVolume(row, &metav1.ObjectMeta{Id: node.ID, Name: node.Name}))
 			}
+		}
+		for _, row := range w.Cache.Find(state.Query{Kind: state.KindSnapshot, Node: node.ID, Limit: roundSize}).Rows {
+			outs = append(outs, dropSnapshot(row, node.Name))
 		}
 		for _, row := range w.Cache.Find(state.Query{Kind: state.KindImage, Node: node.ID, Limit: roundSize}).Rows {
 			outs = append(outs, dropCopies(row, node.ID))
@@ -92,26 +97,59 @@ func (w *worker) unplace(out *state.Writer, node *statev1.NodeRecord, row *state
 	out.Put(state.Key(state.KindVM, row.ID), rec)
 	rows, vols, _ := volumesOf(w.Cache, rec)
 	for i, v := range vols {
-		resetVolume(v)
+		resetVolume(v, node.GetNode().GetMeta())
 		out.Same(rows[i])
 		out.Put(state.Key(state.KindVolume, rows[i].ID), v)
 	}
 	w.History.Add(row.ID, &computev1.VMEvent{Time: timestamppb.New(now), Type: "NodeFenced", Message: "its node was declared off by an operator"})
 }
 
-func resetVolume(v *statev1.VolumeRecord) {
+// resetVolume takes a volume off a node that is no more. One that was a VM's own is made anew; of one that stood by itself the data is gone, and it says so.
+func resetVolume(v *statev1.VolumeRecord, node *metav1.ObjectMeta) {
+	if v.GetOwnerVmId() == "" {
+		st := v.GetVolume().GetStatus()
+		for _, a := range st.GetAttachments() {
+			if a.GetNodeId() == node.GetId() {
+				a.NodeId, a.Epoch, a.Attached = "", 0, false
+			}
+		}
+		if v.GetExecutorNodeId() != node.GetId() {
+			return
+		}
+		v.ExecutorNodeId = ""
+		if st.GetNodeId() == node.GetId() {
+			st.Phase, st.Reason = storagev1.VolumePhase_VOLUME_PHASE_FAILED, fault.ReasonName(metav1.Reason_REASON_NODE_UNREACHABLE)
+			st.Message = "its data was on node " + node.GetName() + ", which an operator declared off for good"
+		}
+		return
+	}
 	v.ExecutorNodeId = ""
 	v.Volume.Status = &storagev1.VolumeStatus{
 		Phase: storagev1.VolumePhase_VOLUME_PHASE_PENDING, AllocationBytes: -1, OwnerVmId: v.GetOwnerVmId(),
 	}
 }
 
-func dropVolume(row *state.Row) *state.Writer {
+func dropVolume(row *state.Row, node *metav1.ObjectMeta) *state.Writer {
 	v := row.Volume()
-	resetVolume(v)
+	resetVolume(v, node)
 	var out state.Writer
 	out.Same(row)
 	out.Put(state.Key(state.KindVolume, row.ID), v)
+	return &out
+}
+
+// dropSnapshot takes a snapshot off a node that is no more; in a shared pool another node takes it over.
+func dropSnapshot(row *state.Row, name string) *state.Writer {
+	rec := row.Snapshot()
+	st := rec.GetSnapshot().GetStatus()
+	rec.ExecutorNodeId = ""
+	var out state.Writer
+	out.Same(row)
+	if st.GetNodeId() != "" {
+		st.Phase, st.Reason = storagev1.SnapshotPhase_SNAPSHOT_PHASE_FAILED, fault.ReasonName(metav1.Reason_REASON_NODE_UNREACHABLE)
+		st.Message = "its data was on node " + name + ", which an operator declared off for good"
+	}
+	out.Put(state.Key(state.KindSnapshot, row.ID), rec)
 	return &out
 }
 

@@ -3,6 +3,7 @@ package placement
 import (
 	"context"
 
+	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 )
 
@@ -11,7 +12,7 @@ import (
 func (w *worker) finish(ctx context.Context) error {
 	return w.follow(ctx, func() error {
 		var rows []*state.Row
-		for _, kind := range []state.Kind{state.KindVM, state.KindImage, state.KindPool, state.KindNode} {
+		for _, kind := range []state.Kind{state.KindVM, state.KindImage, state.KindVolume, state.KindSnapshot, state.KindPool, state.KindNode} {
 			rows = append(rows, w.Cache.Find(state.Query{Kind: kind, Keep: func(r *state.Row) bool { return r.Deleting }}).Rows...)
 		}
 		return w.finishAll(ctx, rows)
@@ -20,6 +21,12 @@ func (w *worker) finish(ctx context.Context) error {
 		seen := map[string]bool{}
 		for _, c := range changes {
 			row := c.New
+			if v := c.Row(); (v.Kind == state.KindVolume || v.Kind == state.KindSnapshot) && c.New == nil && v.InPool != "" { // a pool may have waited for it
+				if p := w.Cache.Row(state.KindPool, v.InPool); p != nil && p.Deleting && !seen[p.ID] {
+					seen[p.ID] = true
+					rows = append(rows, p)
+				}
+			}
 			if v := c.Row(); v.Kind == state.KindVolume && v.Owner != "" { // it is gone, or lies on no node any more
 				row = w.Cache.Row(state.KindVM, v.Owner)
 			}
@@ -52,6 +59,8 @@ func (w *worker) finishAll(ctx context.Context, rows []*state.Row) error {
 				out = RemoveVM(w.Cache, now)
 			case state.KindImage:
 				out = RemoveImage(now)
+			case state.KindVolume, state.KindSnapshot:
+				out = removeUnmade(now)
 			case state.KindPool:
 				out = RemovePool(w.Cache, now)
 			case state.KindNode:
@@ -96,6 +105,15 @@ func RemoveVM(cache *state.Cache, row *state.Row) *state.Writer {
 		out.Same(v)
 		out.Delete(state.Key(state.KindVolume, v.ID))
 	}
+	for _, v := range cache.Find(state.Query{Kind: state.KindVolume, Ref: state.RefVM(row.ID)}).Rows {
+		if v.Owner == row.ID {
+			continue
+		}
+		rec := v.Volume()
+		domain.Detach(rec.GetVolume(), row.ID)
+		out.Same(v)
+		out.Put(state.Key(state.KindVolume, v.ID), rec)
+	}
 	out.Delete(state.Key(state.KindVM, row.ID))
 	out.DeletePrefix(state.SecretKey(row.ID, ""))
 	return &out
@@ -121,5 +139,16 @@ func RemovePool(cache *state.Cache, row *state.Row) *state.Writer {
 	out.Same(row)
 	out.Delete(state.Key(state.KindPool, row.ID))
 	out.DeletePrefix(state.SecretKey(row.ID, ""))
+	return &out
+}
+
+// removeUnmade removes a volume or snapshot that is being deleted and that no node has; nil while one has it.
+func removeUnmade(row *state.Row) *state.Writer {
+	if row.Kind == state.KindVolume && (row.Owner != "" || row.Volume().GetExecutorNodeId() != "") || row.Kind == state.KindSnapshot && len(row.Nodes) > 0 {
+		return nil
+	}
+	var out state.Writer
+	out.Same(row)
+	out.Delete(state.Key(row.Kind, row.ID))
 	return &out
 }

@@ -46,7 +46,7 @@ func (l *Loops) Run(ctx context.Context, lead store.Leadership) error {
 	var all sync.WaitGroup
 	for name, loop := range map[string]func(context.Context) error{
 		"schedule": w.schedule, "monitor": w.monitor, "end": w.end, "finish": w.finish, "expire": w.expire, "audit": w.audit,
-		"uploads": w.uploads,
+		"uploads": w.uploads, "executors": w.executors,
 	} {
 		all.Go(func() { w.repeat(ctx, name, loop) })
 	}

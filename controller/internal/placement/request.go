@@ -22,6 +22,12 @@ func newRequest(cache *state.Cache, rec *statev1.VMRecord, volumes []*statev1.Vo
 	for _, v := range volumes {
 		spec := v.GetVolume().GetSpec()
 		req.Pools = append(req.Pools, spec.GetPoolId())
+		if v.GetOwnerVmId() == "" && v.GetVolume().GetMeta() != nil { // it stands by itself
+			if on := v.GetVolume().GetStatus().GetNodeId(); on != "" {
+				req.OnNodes = append(req.OnNodes, on)
+			}
+			continue
+		}
 		if img := spec.GetSource().GetImageId(); img != "" {
 			req.Images = append(req.Images, scheduler.ImageNeed{ImageID: img, PoolID: spec.GetPoolId()})
 		}
@@ -50,7 +56,7 @@ func shape(req scheduler.Request) string {
 	if err != nil {
 		return ""
 	}
-	return fmt.Sprintf("%d/%d/%v/%v/%v/%s/%v/%x", req.VCPUs, req.MemoryBytes, req.Ports, req.Pools, req.Images, req.Project, req.Labels, rules)
+	return fmt.Sprintf("%d/%d/%v/%v/%v/%v/%s/%v/%x", req.VCPUs, req.MemoryBytes, req.Ports, req.Pools, req.OnNodes, req.Images, req.Project, req.Labels, rules)
 }
 
 // volumesOf are the records of a VM's volumes with their rows; ok is false when one is missing.

@@ -111,7 +111,7 @@ func (r *round) place(row *state.Row) {
 	p.out.Same(row)
 	p.out.Put(state.Key(state.KindVM, row.ID), rec)
 	for i, v := range vols {
-		attach(v, rec, rec.GetVm().GetSpec().GetDisks()[i])
+		r.w.attach(v, rec, rec.GetVm().GetSpec().GetDisks()[i])
 		p.out.Same(volRows[i])
 		p.out.Put(state.Key(state.KindVolume, volRows[i].ID), v)
 	}
@@ -133,9 +133,17 @@ func assign(rec *statev1.VMRecord, p *plan, now time.Time) {
 	domain.SetCondition(&st.Conditions, &metav1.Condition{Type: domain.CondPlaced, Status: metav1.ConditionStatus_CONDITION_STATUS_TRUE}, now)
 }
 
-// attach makes a VM's node the executor of its volume.
-func attach(v *statev1.VolumeRecord, vm *statev1.VMRecord, disk *computev1.Disk) {
+// attach makes a VM's node the executor of its volume. A volume that stands by itself keeps the one that it has.
+func (w *worker) attach(v *statev1.VolumeRecord, vm *statev1.VMRecord, disk *computev1.Disk) {
 	p := vm.GetVm().GetStatus().GetVmPlacement()
+	if v.GetOwnerVmId() == "" {
+		domain.Attach(v.GetVolume(), vm.GetVm().GetMeta().GetId(), p.GetNodeId(), p.GetEpoch(), disk.GetReadOnly())
+		if v.GetExecutorNodeId() == "" {
+			pool := w.Cache.Row(state.KindPool, v.GetVolume().GetSpec().GetPoolId()).Pool()
+			SetExecutor(v, p.GetNodeId(), pool.GetPool().GetStatus().GetShared())
+		}
+		return
+	}
 	v.ExecutorNodeId = p.GetNodeId()
 	v.ExecutorEpoch++
 	mode := storagev1.VolumeAttachmentMode_VOLUME_ATTACHMENT_MODE_SINGLE_WRITER

@@ -64,6 +64,11 @@ var predicates = []predicate{
 		return "has no healthy compute driver " + w
 	}},
 	{"storage", func(_ *Scheduler, n *node, req Request, _ compiled) string {
+		for _, id := range req.OnNodes {
+			if id != n.ID {
+				return "does not hold a volume of it, which lies on one node only"
+			}
+		}
 		for _, p := range req.Pools {
 			if !slices.Contains(n.Pools, p) {
 				return "does not reach pool " + p

@@ -63,6 +63,7 @@ type Request struct {
 	Pools         []string    // ids of pools that its volumes lie in
 	Images        []ImageNeed // images that it starts from
 	Ports         []HostPort  // of its node
+	OnNodes       []string    // ids of the nodes that hold volumes of it, which lie nowhere else; it can be on none but these
 }
 
 // Decision is a place.

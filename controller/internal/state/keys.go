@@ -13,6 +13,7 @@ const (
 	KindVM        Kind = "vm"
 	KindNode      Kind = "node"
 	KindVolume    Kind = "volume"
+	KindSnapshot  Kind = "snapshot"
 	KindPool      Kind = "pool"
 	KindImage     Kind = "image"
 	KindOperation Kind = "operation"
@@ -52,7 +53,7 @@ func splitKey(key string) (kind Kind, id string, ok bool) {
 		return "", "", false
 	}
 	switch k := Kind(head); k {
-	case KindVM, KindNode, KindVolume, KindPool, KindImage, KindOperation, KindJoinToken:
+	case KindVM, KindNode, KindVolume, KindSnapshot, KindPool, KindImage, KindOperation, KindJoinToken:
 		return k, id, true
 	}
 	return "", "", false

@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -20,9 +21,9 @@ type Row struct {
 	Name     string
 	Labels   map[string]string
 	Nodes    []string // nodes that it is on: of a VM, a volume's executor, an image's copies
-	InPool   string   // pool that a volume or an image lies in
-	Size     int64    // of a volume, bytes
-	Owner    string   // VM that owns a volume, object of an operation
+	InPool   string   // pool that a volume, a snapshot or an image lies in
+	Size     int64    // of a volume or snapshot, bytes
+	Owner    string   // VM that owns a volume, volume of a snapshot, object of an operation
 	Phase    int32    // of the kind's own enum; an operation's state
 	Deleting bool
 	Refs     []string // what it refers to, in words of the kind, for example images by id or name
@@ -58,6 +59,9 @@ func (r *Row) Node() *statev1.NodeRecord { return decoded[statev1.NodeRecord](r)
 
 // Volume decodes the row of a volume; nil for no row.
 func (r *Row) Volume() *statev1.VolumeRecord { return decoded[statev1.VolumeRecord](r) }
+
+// Snapshot decodes the row of a snapshot; nil for no row.
+func (r *Row) Snapshot() *statev1.SnapshotRecord { return decoded[statev1.SnapshotRecord](r) }
 
 // Pool decodes the row of a pool; nil for no row.
 func (r *Row) Pool() *statev1.StoragePoolRecord { return decoded[statev1.StoragePoolRecord](r) }
@@ -96,6 +100,14 @@ func newRow(kind Kind, id string, kv store.KV) (*Row, error) {
 			r.takeMeta(m.GetVolume().GetMeta())
 			r.Phase, r.Owner = int32(m.GetVolume().GetStatus().GetPhase()), m.GetOwnerVmId()
 			r.InPool, r.Size = m.GetVolume().GetSpec().GetPoolId(), m.GetVolume().GetSpec().GetSizeBytes()
+			r.takeVolume(&m)
+		}
+	case KindSnapshot:
+		var m statev1.SnapshotRecord
+		if err = r.Decode(&m); err == nil {
+			r.takeMeta(m.GetSnapshot().GetMeta())
+			r.Phase, r.Owner = int32(m.GetSnapshot().GetStatus().GetPhase()), m.GetSnapshot().GetSpec().GetVolumeId()
+			r.InPool, r.Size = m.GetSnapshot().GetStatus().GetPoolId(), m.GetSnapshot().GetStatus().GetSizeBytes()
 			r.takeNode(m.GetExecutorNodeId())
 		}
 	case KindPool:
@@ -134,6 +146,37 @@ func (r *Row) takeNode(id string) {
 		r.Nodes = []string{id}
 	}
 }
+
+// takeVolume notes the executor first, then the nodes on which the volume is used.
+func (r *Row) takeVolume(m *statev1.VolumeRecord) {
+	r.takeNode(m.GetExecutorNodeId())
+	for _, a := range m.GetVolume().GetStatus().GetAttachments() {
+		if n := a.GetNodeId(); n != "" && !slices.Contains(r.Nodes, n) {
+			r.Nodes = append(r.Nodes, n)
+		}
+		r.Refs = append(r.Refs, RefVM(a.GetVmId()))
+	}
+	switch src := m.GetVolume().GetSpec().GetSource().GetSource().(type) {
+	case *storagev1.VolumeSource_ImageId:
+		r.Refs = append(r.Refs, RefImage(src.ImageId))
+	case *storagev1.VolumeSource_SnapshotId:
+		r.Refs = append(r.Refs, RefSnapshot(src.SnapshotId))
+	case *storagev1.VolumeSource_VolumeId:
+		r.Refs = append(r.Refs, RefVolume(src.VolumeId))
+	}
+}
+
+// RefVM and the others are words in a volume's Refs: the VMs that it is attached to, and what it was made from.
+func RefVM(id string) string { return "vm:" + id }
+
+// RefImage is an image that a volume was made from.
+func RefImage(id string) string { return "image:" + id }
+
+// RefSnapshot is a snapshot that a volume was made from.
+func RefSnapshot(id string) string { return "snapshot:" + id }
+
+// RefVolume is a volume that a volume was made from.
+func RefVolume(id string) string { return "volume:" + id }
 
 func (r *Row) takeImage(img *storagev1.Image) {
 	r.Phase = int32(img.GetStatus().GetPhase())

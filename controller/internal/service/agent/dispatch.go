@@ -15,6 +15,7 @@ const (
 	kindVolume = agentv1.DesiredKind_DESIRED_KIND_VOLUME
 	kindPool   = agentv1.DesiredKind_DESIRED_KIND_POOL
 	kindImage  = agentv1.DesiredKind_DESIRED_KIND_IMAGE
+	kindSnap   = agentv1.DesiredKind_DESIRED_KIND_VOLUME_SNAPSHOT
 )
 
 // key names a desired object.
@@ -39,6 +40,13 @@ func (s *Service) dispatch(changes []state.Change, revision int64) {
 			}
 		case state.KindVolume:
 			s.markNodes(c, key{kindVolume, row.ID}, revision)
+			for _, snap := range s.cfg.Cache.Find(state.Query{Kind: state.KindSnapshot, Owner: row.ID}).Rows { // who uses the volume may have changed
+				for _, n := range snap.Nodes {
+					s.mark(n, key{kindSnap, snap.ID}, revision)
+				}
+			}
+		case state.KindSnapshot:
+			s.markNodes(c, key{kindSnap, row.ID}, revision)
 		case state.KindImage:
 			s.markNodes(c, key{kindImage, row.ID}, revision)
 		case state.KindPool:

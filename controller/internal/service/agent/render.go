@@ -38,6 +38,12 @@ func (s *Service) render(ctx context.Context, nodeID string, k key) *agentv1.Des
 			return nil
 		}
 		o.Object = &agentv1.DesiredObject_Volume{Volume: v}
+	case kindSnap:
+		d := s.renderSnapshot(nodeID, k.id)
+		if d == nil {
+			return nil
+		}
+		o.Object = &agentv1.DesiredObject_VolumeSnapshot{VolumeSnapshot: d}
 	case kindPool:
 		p, err := s.renderPool(ctx, nodeID, k.id)
 		if err != nil {
@@ -131,8 +137,12 @@ func (s *Service) resolve(d *agentv1.DesiredVM) {
 		}
 	}
 	for i, disk := range d.GetSpec().GetDisks() {
+		if i >= len(d.GetVolumes()) {
+			continue
+		}
 		in := disk.GetInline()
-		if in == nil || i >= len(d.GetVolumes()) {
+		if in == nil {
+			disk.Source = &computev1.Disk_Volume{Volume: d.GetVolumes()[i].GetVolumeId()}
 			continue
 		}
 		vol := s.cfg.Cache.Row(state.KindVolume, d.GetVolumes()[i].GetVolumeId()).Volume().GetVolume().GetSpec()
@@ -167,13 +177,26 @@ func (s *Service) secret(ctx context.Context, id, field string) ([]byte, error) 
 // renderVolume keeps a volume of a VM that is being deleted until nothing is left of the VM itself.
 func (s *Service) renderVolume(nodeID, id string) *agentv1.DesiredVolume {
 	rec := s.cfg.Cache.Row(state.KindVolume, id).Volume()
-	if rec == nil || rec.GetExecutorNodeId() != nodeID {
+	v := rec.GetVolume()
+	used := false
+	for _, a := range v.GetStatus().GetAttachments() {
+		used = used || a.GetNodeId() == nodeID
+	}
+	if rec == nil || rec.GetExecutorNodeId() != nodeID && !used {
 		return s.renderOrphanVolume(nodeID, id)
 	}
-	v := rec.GetVolume()
 	d := &agentv1.DesiredVolume{
 		Volume: &storagev1.Volume{Meta: identity(v.GetMeta()), Spec: v.GetSpec()}, Epoch: rec.GetExecutorEpoch(),
-		Absent: v.GetMeta().GetDeleteTime() != nil,
+		Absent: v.GetMeta().GetDeleteTime() != nil, Role: agentv1.VolumeRole_VOLUME_ROLE_EXECUTOR,
+		SharedPool: s.cfg.Cache.Row(state.KindPool, v.GetSpec().GetPoolId()).Pool().GetPool().GetStatus().GetShared(),
+	}
+	if rec.GetExecutorNodeId() != nodeID {
+		d.Role, d.Absent = agentv1.VolumeRole_VOLUME_ROLE_USER, false
+		d.Volume.Status = &storagev1.VolumeStatus{Phase: v.GetStatus().GetPhase(), SizeBytes: v.GetStatus().GetSizeBytes(), Format: v.GetStatus().GetFormat()}
+		return d
+	}
+	if r := rec.GetRestore(); r != nil {
+		d.Restore = &agentv1.VolumeRestore{SnapshotId: r.GetSnapshotId(), RestoreGeneration: r.GetRestoreGeneration()}
 	}
 	if owner := rec.GetOwnerVmId(); owner != "" {
 		vm := s.cfg.Cache.Row(state.KindVM, owner)
@@ -232,4 +255,24 @@ func (s *Service) renderImage(nodeID, id string) *agentv1.DesiredImage {
 		}},
 		PoolId: c.GetPoolId(), Epoch: 1, Absent: absent,
 	}
+}
+
+// renderSnapshot is a snapshot for the node that takes it, with the VM there that has the volume open.
+func (s *Service) renderSnapshot(nodeID, id string) *agentv1.DesiredVolumeSnapshot {
+	rec := s.cfg.Cache.Row(state.KindSnapshot, id).Snapshot()
+	if rec == nil || rec.GetExecutorNodeId() != nodeID {
+		return nil
+	}
+	snap := rec.GetSnapshot()
+	d := &agentv1.DesiredVolumeSnapshot{
+		Snapshot: &storagev1.Snapshot{Meta: identity(snap.GetMeta()), Spec: snap.GetSpec(), Status: &storagev1.SnapshotStatus{PoolId: snap.GetStatus().GetPoolId()}},
+		Epoch:    rec.GetExecutorEpoch(), Absent: snap.GetMeta().GetDeleteTime() != nil,
+		SharedPool: s.cfg.Cache.Row(state.KindPool, snap.GetStatus().GetPoolId()).Pool().GetPool().GetStatus().GetShared(),
+	}
+	for _, a := range s.cfg.Cache.Row(state.KindVolume, snap.GetSpec().GetVolumeId()).Volume().GetVolume().GetStatus().GetAttachments() {
+		if a.GetNodeId() == nodeID {
+			d.VmId = a.GetVmId()
+		}
+	}
+	return d
 }

@@ -117,6 +117,9 @@ func (r *report) items() []item {
 		if row := r.ownVM(v.GetVmId(), v.GetEpoch()); row != nil {
 			r.before[row.ID] = computev1.VMPhase(row.Phase)
 			out = append(out, func() *state.Writer { return r.vm(v) })
+			for _, vol := range r.s.cfg.Cache.Find(state.Query{Kind: state.KindVolume, Ref: state.RefVM(row.ID)}).Rows {
+				out = append(out, func() *state.Writer { return r.attachment(v, vol.ID) })
+			}
 		}
 	}
 	for len(gone) > 0 {
@@ -126,6 +129,9 @@ func (r *report) items() []item {
 	}
 	for _, v := range r.req.GetVolumes() {
 		out = append(out, func() *state.Writer { return r.volume(v) })
+	}
+	for _, v := range r.req.GetVolumeSnapshots() {
+		out = append(out, func() *state.Writer { return r.snapshot(v) })
 	}
 	for _, p := range r.req.GetPools() {
 		out = append(out, func() *state.Writer { return r.pool(p) })

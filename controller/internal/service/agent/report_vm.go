@@ -1,11 +1,15 @@
 package agent
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
 
@@ -59,13 +63,14 @@ const allocationStep = 64 << 20
 
 func (r *report) volume(rep *agentv1.VolumeReport) *state.Writer {
 	row := r.s.cfg.Cache.Row(state.KindVolume, rep.GetVolumeId())
-	if row == nil || len(row.Nodes) == 0 || row.Nodes[0] != r.node {
+	if row == nil {
 		return nil
 	}
 	rec := row.Volume()
-	if rec.GetExecutorEpoch() != rep.GetEpoch() {
+	if rec.GetExecutorNodeId() != r.node || rec.GetExecutorEpoch() != rep.GetEpoch() {
 		return nil
 	}
+	before := proto.CloneOf(rec)
 	var w state.Writer
 	w.Same(row)
 	if rep.GetAbsent() {
@@ -89,10 +94,88 @@ func (r *report) volume(rep *agentv1.VolumeReport) *state.Writer {
 	if grown := st.GetAllocationBytes() - was.GetAllocationBytes(); was.GetAllocationBytes() >= 0 && grown > -allocationStep && grown < allocationStep {
 		st.AllocationBytes = was.GetAllocationBytes()
 	}
+	if rep.GetPermanentFailure() {
+		domain.SetCondition(&st.Conditions, &metav1.Condition{
+			Type: domain.CondRealisable, Status: metav1.ConditionStatus_CONDITION_STATUS_FALSE, Reason: st.GetReason(), Message: st.GetMessage(),
+		}, r.s.cfg.Now())
+	}
+	if restore := rec.GetRestore(); restore != nil {
+		restore.Done = restore.GetDone() || rep.GetRestoredGeneration() >= restore.GetRestoreGeneration()
+	}
+	rec.Volume.Status = st
+	if proto.Equal(before, rec) {
+		return nil
+	}
+	w.Put(state.Key(state.KindVolume, row.ID), rec)
+	return &w
+}
+
+// attachment takes in what a node's word about a VM says of a volume that is, or was, a disk of it: once the VM's present spec is realised its volumes are attached, and
+// those that are its disks no longer are let go of.
+func (r *report) attachment(rep *agentv1.VMReport, id string) *state.Writer {
+	vmRow, row := r.ownVM(rep.GetVmId(), rep.GetEpoch()), r.s.cfg.Cache.Row(state.KindVolume, id)
+	if vmRow == nil || row == nil || row.Owner == vmRow.ID {
+		return nil
+	}
+	vm, rec := vmRow.VM(), row.Volume()
+	a := domain.Attachment(rec.GetVolume(), vmRow.ID)
+	if a == nil || rep.GetObservedGeneration() < vm.GetVm().GetMeta().GetGeneration() {
+		return nil
+	}
+	wanted := slices.ContainsFunc(vm.GetDiskVolumes(), func(d *statev1.DiskVolume) bool { return d.GetVolumeId() == id })
+	switch {
+	case !wanted:
+		domain.Detach(rec.GetVolume(), vmRow.ID)
+	case !a.GetAttached():
+		a.Attached = true
+	default:
+		return nil
+	}
+	var w state.Writer
+	w.Same(row)
+	w.Same(vmRow)
+	w.Put(state.Key(state.KindVolume, id), rec)
+	return &w
+}
+
+// snapshot takes in how a snapshot is.
+func (r *report) snapshot(rep *agentv1.VolumeSnapshotReport) *state.Writer {
+	row := r.s.cfg.Cache.Row(state.KindSnapshot, rep.GetSnapshotId())
+	if row == nil {
+		return nil
+	}
+	rec := row.Snapshot()
+	if rec.GetExecutorNodeId() != r.node || rec.GetExecutorEpoch() != rep.GetEpoch() {
+		return nil
+	}
+	var w state.Writer
+	w.Same(row)
+	key := state.Key(state.KindSnapshot, row.ID)
+	was := rec.GetSnapshot().GetStatus()
+	switch {
+	case rep.GetAbsent() && row.Deleting:
+		w.Delete(key)
+		return &w
+	case rep.GetAbsent():
+		return nil // wanted after all
+	case rep.GetStatus() == nil:
+		return nil
+	}
+	st := proto.CloneOf(rep.GetStatus())
+	st.PoolId, st.NodeId, st.Conditions = was.GetPoolId(), was.GetNodeId(), was.GetConditions() // the controller's
+	st.ObservedGeneration = min(max(was.GetObservedGeneration(), st.GetObservedGeneration()), rec.GetSnapshot().GetMeta().GetGeneration())
+	switch {
+	case row.Deleting:
+		st.Phase = storagev1.SnapshotPhase_SNAPSHOT_PHASE_DELETING
+	case rep.GetPermanentFailure():
+		st.Phase = storagev1.SnapshotPhase_SNAPSHOT_PHASE_FAILED
+	case st.GetPhase() == storagev1.SnapshotPhase_SNAPSHOT_PHASE_FAILED: // it is tried again
+		st.Phase = storagev1.SnapshotPhase_SNAPSHOT_PHASE_CREATING
+	}
 	if proto.Equal(was, st) {
 		return nil
 	}
-	rec.Volume.Status = st
-	w.Put(state.Key(state.KindVolume, row.ID), rec)
+	rec.Snapshot.Status = st
+	w.Put(key, rec)
 	return &w
 }

@@ -195,7 +195,7 @@ func (s *Service) keysOf(nodeID string) []key {
 	for _, of := range []struct {
 		kind state.Kind
 		as   agentv1.DesiredKind
-	}{{state.KindImage, kindImage}, {state.KindVolume, kindVolume}, {state.KindVM, kindVM}} {
+	}{{state.KindImage, kindImage}, {state.KindVolume, kindVolume}, {state.KindSnapshot, kindSnap}, {state.KindVM, kindVM}} {
 		for _, row := range s.cfg.Cache.Find(state.Query{Kind: of.kind, Node: nodeID}).Rows {
 			out = append(out, key{of.as, row.ID})
 		}

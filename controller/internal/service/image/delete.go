@@ -54,6 +54,11 @@ func (s *Service) checkUnused(row *state.Row) error {
 		return fault.New(metav1.Reason_REASON_WRONG_STATE, "image %s is protected from deletion", row.Name).
 			WithRemedy("set spec.delete_protection to false first")
 	}
+	vols := s.cfg.Cache.Find(state.Query{Kind: state.KindVolume, Ref: state.RefImage(row.ID), Limit: 1, Keep: func(r *state.Row) bool { return r.Owner == "" && !r.Deleting }}).Rows
+	if len(vols) > 0 {
+		return fault.New(metav1.Reason_REASON_IMAGE_IN_USE, "image %s is used by volume %s (%s)", row.Name, vols[0].Name, vols[0].ID).
+			WithRemedy("delete that volume first").WithMetadata("volume", vols[0].ID)
+	}
 	for i, ref := range append([]string{row.ID, row.Name}, row.Refs...) {
 		q := state.Query{Kind: state.KindVM, Ref: ref, Limit: 1, Keep: func(r *state.Row) bool { return !r.Deleting }}
 		if i > 0 {

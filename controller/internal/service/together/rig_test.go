@@ -190,6 +190,8 @@ type fakeAgent struct {
 	seq      int64
 	vms      map[string]*agentv1.DesiredVM
 	pools    map[string]*agentv1.DesiredPool
+	volumes  map[string]*agentv1.DesiredVolume
+	snapped  map[string]*agentv1.DesiredVolumeSnapshot
 	sent     int // upserts and removals that came
 	snaps    int
 	syncs    int
@@ -222,7 +224,7 @@ func (r *rig) join(name string, cpus int32, memory int64) *fakeAgent {
 // joinBy is join of an agent whose messages take a link.
 func (r *rig) joinBy(l *link, name string, cpus int32, memory int64) *fakeAgent {
 	r.t.Helper()
-	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, pools: map[string]*agentv1.DesiredPool{}, link: l}
+	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, pools: map[string]*agentv1.DesiredPool{}, volumes: map[string]*agentv1.DesiredVolume{}, snapped: map[string]*agentv1.DesiredVolumeSnapshot{}, link: l}
 	a.start(cpus, memory)
 	return a
 }
@@ -292,6 +294,12 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 		if p := m.Upsert.GetPool(); p != nil {
 			a.pools[p.GetPool().GetMeta().GetId()] = p
 		}
+		if v := m.Upsert.GetVolume(); v != nil {
+			a.volumes[v.GetVolume().GetMeta().GetId()] = v
+		}
+		if s := m.Upsert.GetVolumeSnapshot(); s != nil {
+			a.snapped[s.GetSnapshot().GetMeta().GetId()] = s
+		}
 		if m.Upsert.GetVolume().GetAbsent() {
 			a.gone = append(a.gone, "volume")
 		}
@@ -302,6 +310,8 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 		a.sent++
 		delete(a.vms, m.Remove.GetId())
 		delete(a.pools, m.Remove.GetId())
+		delete(a.volumes, m.Remove.GetId())
+		delete(a.snapped, m.Remove.GetId())
 	case *agentv1.WatchDesiredResponse_Sync:
 		a.syncs++
 		a.synced = true
@@ -361,8 +371,15 @@ func answer(o *agentv1.DesiredObject) *agentv1.ReportStatusRequest {
 		}}}
 	case *agentv1.DesiredObject_Volume:
 		rep.Volumes = []*agentv1.VolumeReport{{
-			VolumeId: o.Volume.GetVolume().GetMeta().GetId(), Epoch: o.Volume.GetEpoch(), Absent: o.Volume.GetAbsent(), ObservedGeneration: 1,
-			Status: &storagev1.VolumeStatus{Phase: storagev1.VolumePhase_VOLUME_PHASE_READY, SizeBytes: o.Volume.GetVolume().GetSpec().GetSizeBytes()},
+			VolumeId: o.Volume.GetVolume().GetMeta().GetId(), Epoch: o.Volume.GetEpoch(), Absent: o.Volume.GetAbsent(), ObservedGeneration: o.Volume.GetVolume().GetMeta().GetGeneration(),
+			RestoredGeneration: o.Volume.GetRestore().GetRestoreGeneration(),
+			Status:             &storagev1.VolumeStatus{Phase: storagev1.VolumePhase_VOLUME_PHASE_READY, SizeBytes: o.Volume.GetVolume().GetSpec().GetSizeBytes()},
+		}}
+	case *agentv1.DesiredObject_VolumeSnapshot:
+		s := o.VolumeSnapshot
+		rep.VolumeSnapshots = []*agentv1.VolumeSnapshotReport{{
+			SnapshotId: s.GetSnapshot().GetMeta().GetId(), Epoch: s.GetEpoch(), Absent: s.GetAbsent(),
+			Status: &storagev1.SnapshotStatus{Phase: storagev1.SnapshotPhase_SNAPSHOT_PHASE_READY, SizeBytes: 1 << 20, ObservedGeneration: 1},
 		}}
 	case *agentv1.DesiredObject_Vm:
 		rep.Vms = []*agentv1.VMReport{vmReport(o.Vm)}

@@ -16,7 +16,9 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/service/pool"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
 	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
+	"github.com/limiquantix/limiquantix/controller/internal/service/snapshot"
 	"github.com/limiquantix/limiquantix/controller/internal/service/vm"
+	"github.com/limiquantix/limiquantix/controller/internal/service/volume"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/controller/internal/store"
 )
@@ -31,6 +33,8 @@ type services struct {
 	Operation *operation.Service
 	Image     *image.Service
 	Pool      *pool.Service
+	Volume    *volume.Service
+	Snapshot  *snapshot.Service
 	Agent     *agent.Service
 
 	// ahead is how far this controller's clock is before the real one.
@@ -64,6 +68,8 @@ func newServices(s store.Store) *services {
 	out.NodeAgent = node.NewAgent(out.Node)
 	out.Image = image.New(image.Config{Cache: cache, Runner: runner, Tunnels: tunnels, Now: now, Log: log})
 	out.Pool = pool.New(pool.Config{Cache: cache, Runner: runner, Sealer: clearBox{}, Now: now})
+	out.Volume = volume.New(volume.Config{Cache: cache, Runner: runner, Now: now})
+	out.Snapshot = snapshot.New(snapshot.Config{Cache: cache, Runner: runner, Now: now})
 	out.loops = placement.New(placement.Config{
 		Store: s, Cache: cache, Index: index, Live: live, History: history, Uploading: out.Image.Uploading,
 		HeartbeatTimeout: timing.HeartbeatTimeout, HeartbeatInterval: timing.HeartbeatInterval, Now: now, Log: log,

@@ -87,6 +87,13 @@ func (s *Service) planCreate(vm *computev1.VM, secret []byte) (*createPlan, erro
 	var w state.Writer
 	for i, vol := range found.volumes {
 		disk := vm.GetSpec().GetDisks()[i]
+		if row := found.rows[i]; row != nil { // it is the VM's alone from now on, placed or not
+			domain.Attach(vol.GetVolume(), meta.GetId(), "", 0, disk.GetReadOnly())
+			rec.DiskVolumes = append(rec.DiskVolumes, &statev1.DiskVolume{DiskName: disk.GetName(), VolumeId: row.ID})
+			w.Same(row)
+			w.Put(state.Key(state.KindVolume, row.ID), vol)
+			continue
+		}
 		volID := domain.NewID(now)
 		vol.OwnerVmId = meta.GetId()
 		vol.Volume.Meta = domain.NewMeta(volID, disk.GetName(), meta.GetProjectId(), nil, nil)

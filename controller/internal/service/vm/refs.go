@@ -13,7 +13,8 @@ import (
 
 // refs are the objects that a spec refers to, as they are now.
 type refs struct {
-	volumes []*statev1.VolumeRecord // of the disks, in order, without ids
+	volumes []*statev1.VolumeRecord // of the disks, in order; those that are to be made without ids
+	rows    []*state.Row            // of those that exist, in the order of volumes; nil for those that are to be made
 	guards  []store.Condition       // hold while the images stay
 }
 
@@ -29,6 +30,8 @@ func (s *Service) resolve(v *domain.Violations, vm *computev1.VM) refs {
 	for i, d := range vm.GetSpec().GetDisks() {
 		if in := d.GetInline(); in != nil {
 			r.disk(fmt.Sprintf("vm.spec.disks[%d].inline", i), in)
+		} else {
+			r.existing(fmt.Sprintf("vm.spec.disks[%d].volume", i), d, vm.GetMeta().GetId())
 		}
 	}
 	if n := vm.GetSpec().GetPlacement().GetNode(); n != "" && s.cfg.Cache.Resolve(state.KindNode, "", n) == nil {
@@ -91,5 +94,24 @@ func (r *resolver) disk(field string, in *computev1.InlineVolume) {
 			}
 		}
 	}
-	r.volumes = append(r.volumes, &statev1.VolumeRecord{SchemaVersion: 1, Volume: vol})
+	r.volumes, r.rows = append(r.volumes, &statev1.VolumeRecord{SchemaVersion: 1, Volume: vol}), append(r.rows, nil)
+}
+
+// existing looks up a volume that a disk is to be.
+func (r *resolver) existing(field string, d *computev1.Disk, vmID string) {
+	row := r.s.cfg.Cache.Resolve(state.KindVolume, r.project, d.GetVolume())
+	if row == nil || row.Project != r.project {
+		r.v.Add(field, "there is no volume %q in project %q: list volumes to see which there are", d.GetVolume(), r.project)
+		return
+	}
+	rec := row.Volume()
+	if why := domain.CanAttach(rec.GetVolume(), vmID); why != "" {
+		r.v.Add(field, "volume %q %s", d.GetVolume(), why)
+	}
+	for _, have := range r.rows {
+		if have != nil && have.ID == row.ID {
+			r.v.Add(field, "volume %q is used twice", d.GetVolume())
+		}
+	}
+	r.volumes, r.rows = append(r.volumes, rec), append(r.rows, row)
 }
