@@ -127,7 +127,7 @@ func TestReadBack(t *testing.T) {
 	f.Mark = nil
 	if diff := cmp.Diff(f, &Facts{
 		Type: "qemu", Name: "lq-3c1a4f5e6a7b-web-1", Machine: "q35", ConsoleSocket: files.ConsoleSocket, ConsoleLog: files.ConsoleLog,
-		Disks: []Device{{ID: diskA, Target: "vda", LinkUp: true}, {ID: diskB, Target: "sda", LinkUp: true}}, Interfaces: []Device{{ID: nicA, Target: "lq-tap0"}},
+		Disks: []Device{{ID: diskA, Target: "vda", LinkUp: true, Source: "/pool/a.qcow2"}, {ID: diskB, Target: "sda", LinkUp: true, Source: "/dev/vg/b"}}, Interfaces: []Device{{ID: nicA, Target: "lq-tap0"}},
 		Targets: map[string]bool{"vda": true, "sda": true, "sdb": true},
 	}); diff != "" {
 		t.Error(diff)

@@ -30,6 +30,7 @@ type Device struct {
 	ID     string
 	Target string // "vda", or the tap on the node
 	LinkUp bool   // of an interface
+	Source string // of a disk: path of its file or block device
 }
 
 // document is the part of libvirt's XML that is read; all else in it is skipped, which is quicker and takes less memory than the whole.
@@ -83,6 +84,10 @@ type device struct {
 	Link struct {
 		State string `xml:"state,attr"`
 	} `xml:"link"`
+	Source struct {
+		File string `xml:"file,attr"`
+		Dev  string `xml:"dev,attr"`
+	} `xml:"source"`
 }
 
 // Read reads a domain's XML.
@@ -118,7 +123,7 @@ func Read(text string) (*Facts, error) {
 func ours(list []device) (out []Device) {
 	for _, d := range list {
 		if id, ok := strings.CutPrefix(d.Alias.Name, aliasPrefix); ok {
-			out = append(out, Device{ID: id, Target: d.Target.Dev, LinkUp: d.Link.State != "down"})
+			out = append(out, Device{ID: id, Target: d.Target.Dev, LinkUp: d.Link.State != "down", Source: firstOf(d.Source.File, d.Source.Dev)})
 		}
 	}
 	return out

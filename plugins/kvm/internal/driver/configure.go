@@ -104,6 +104,7 @@ func capabilities(s setting) *driverv1.ComputeCapabilities {
 			driverv1.ComputeFeature_COMPUTE_FEATURE_DISK_HOTPLUG,
 			driverv1.ComputeFeature_COMPUTE_FEATURE_INTERFACE_HOTPLUG,
 			driverv1.ComputeFeature_COMPUTE_FEATURE_DISK_RESIZE,
+			driverv1.ComputeFeature_COMPUTE_FEATURE_SNAPSHOT_SWITCH,
 			driverv1.ComputeFeature_COMPUTE_FEATURE_LINK_STATE,
 			driverv1.ComputeFeature_COMPUTE_FEATURE_CONSOLE,
 			driverv1.ComputeFeature_COMPUTE_FEATURE_CONSOLE_LOG,

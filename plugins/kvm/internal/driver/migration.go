@@ -13,11 +13,6 @@ func noCapability(what string) error {
 	return fault.New(metav1.Reason_REASON_NO_CAPABILITY, "this driver does not offer %s", what)
 }
 
-// SwitchDisk is not offered.
-func (d *Driver) SwitchDisk(context.Context, *driverv1.SwitchDiskRequest) (*driverv1.SwitchDiskResponse, error) {
-	return nil, noCapability("online snapshots by overlay")
-}
-
 // PrepareMigration is not offered.
 func (d *Driver) PrepareMigration(context.Context, *driverv1.PrepareMigrationRequest) (*driverv1.PrepareMigrationResponse, error) {
 	return nil, noCapability("live migration")

@@ -28,7 +28,7 @@ func (d *Driver) add(ctx context.Context, id string, dev mark.Device, plug func(
 	if err != nil {
 		return nil, err
 	}
-	if old, ok := have.defined.Mark.Find(dev.Kind, dev.ID); ok && old.Hash != dev.Hash {
+	if old, ok := have.defined.Mark.Find(dev.Kind, dev.ID); ok && old != dev {
 		return nil, fault.New(metav1.Reason_REASON_SPEC_CONFLICT, "domain %s has %s %s with another spec", id, dev.Kind, dev.ID).WithRemedy("detach it first")
 	}
 	for _, side := range have.sides() {
@@ -37,7 +37,7 @@ func (d *Driver) add(ctx context.Context, id string, dev mark.Device, plug func(
 				return nil, err
 			}
 		}
-		if old, ok := side.facts.Mark.Find(dev.Kind, dev.ID); !ok || old.Hash != dev.Hash {
+		if old, ok := side.facts.Mark.Find(dev.Kind, dev.ID); !ok || old != dev {
 			if err := s.writeMark(ctx, have, side.facts.Mark.With(dev), side.impact); err != nil {
 				return nil, err
 			}

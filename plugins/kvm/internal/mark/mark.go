@@ -45,7 +45,9 @@ type Mark struct {
 type Device struct {
 	Kind string `xml:"kind,attr"`
 	ID   string `xml:"id,attr"`
-	Hash string `xml:"hash,attr"`
+	Hash string `xml:"hash,attr"` // of all but a disk's source
+	// Source is a hash of where a disk's bytes are: it alone changes when the disk is switched to an overlay.
+	Source string `xml:"source,attr,omitempty"`
 }
 
 // Of makes the mark of a spec.
@@ -69,11 +71,27 @@ func Of(m *driverv1.OwnershipMark, spec *driverv1.DomainSpec) Mark {
 }
 
 // OfDisk and OfInterface describe one device.
-func OfDisk(d *driverv1.DomainDisk) Device { return Device{Disk, d.GetDiskId(), hash(d)} }
+func OfDisk(d *driverv1.DomainDisk) Device {
+	rest := proto.CloneOf(d)
+	rest.Source = nil
+	return Device{Kind: Disk, ID: d.GetDiskId(), Hash: hash(rest), Source: OfSource(d.GetSource())}
+}
+
+// OfSource is a hash of a source, without its secrets.
+func OfSource(s *driverv1.DiskSource) string {
+	if s == nil {
+		return ""
+	}
+	s = proto.CloneOf(s)
+	if r := s.GetRbd(); r != nil {
+		r.Key = ""
+	}
+	return hash(s)
+}
 
 // OfInterface describes one interface.
 func OfInterface(n *driverv1.DomainInterface) Device {
-	return Device{Interface, n.GetInterfaceId(), hash(n)}
+	return Device{Kind: Interface, ID: n.GetInterfaceId(), Hash: hash(n)}
 }
 
 // Ownership is the mark as the contract has it.
@@ -88,7 +106,7 @@ func (m *Mark) Hash() string { return sum([]byte(m.Name + m.Running())) }
 func (m *Mark) Running() string {
 	text := m.Base + "/" + strconv.Itoa(int(m.VCPUs))
 	for _, d := range m.Devices {
-		text += "/" + d.Kind + " " + d.ID + " " + d.Hash
+		text += "/" + d.Kind + " " + d.ID + " " + d.Hash + " " + d.Source
 	}
 	return sum([]byte(text))
 }
