@@ -11,6 +11,8 @@ const (
 	KindVolume = "volume"
 	KindPool   = "pool"
 	KindImage  = "image"
+	// KindSnapshot is a snapshot of a volume.
+	KindSnapshot = "snapshot"
 )
 
 // Key names an object on this node.
@@ -49,6 +51,13 @@ type Record struct {
 	Attachments []Attachment `json:"attachments,omitempty"`
 	// Gone is when the object was confirmed absent; zero = it was not. The epoch stays known for a while.
 	Gone time.Time `json:"gone,omitzero"`
+	// Restored counts the last restore of a volume that was done.
+	Restored int64 `json:"restored,omitempty"`
+	// Quiesced: the guest was at rest when the snapshot was taken, or nothing had the volume open.
+	Quiesced bool `json:"quiesced,omitempty"`
+	// Frozen is the VM that may have been quiesced for a snapshot and not thawed; FrozenBy is its compute plugin.
+	Frozen   string `json:"frozen,omitempty"`
+	FrozenBy string `json:"frozen_by,omitempty"`
 }
 
 // Attachment is a volume attached for a VM.

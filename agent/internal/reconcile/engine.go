@@ -60,6 +60,10 @@ type Engine struct {
 	orphans orphans
 	begun   time.Time
 	asking  map[string]bool // plugins whose guests are being asked
+	held    map[string]bool // volumes that are being worked on: no VM starts on them
+
+	hopeless     map[realised.Key]*want // snapshots' wishes that can never come true
+	snapFailures map[realised.Key]int
 }
 
 // want is one desired object. It is replaced, never changed.
@@ -80,7 +84,8 @@ func NewEngine(c Config) *Engine {
 		cluster: c.ClusterID, node: c.NodeID, plugins: c.Plugins, reporter: c.Reporter, observer: c.Observer, store: c.Store, log: c.Logger,
 		now: c.Now, survey: c.Survey, limits: newLimits(), poke: make(chan string, 64),
 		wants: map[realised.Key]*want{}, vms: map[string]*vmState{}, volumes: map[string]*volumeState{}, pools: map[string]*poolState{},
-		orphans: newOrphans(), begun: time.Now(), asking: map[string]bool{},
+		orphans: newOrphans(), begun: time.Now(), asking: map[string]bool{}, held: map[string]bool{},
+		hopeless: map[realised.Key]*want{}, snapFailures: map[realised.Key]int{},
 	}
 	e.queue = newQueue(e.work)
 	e.progress = newProgress(e.node, e.now, func(k realised.Key, p *computev1.Progress) {
@@ -162,6 +167,9 @@ func (e *Engine) Remove(key *agentv1.DesiredKey) {
 		delete(e.volumes, k.ID)
 	case realised.KindPool:
 		delete(e.pools, k.ID)
+	case realised.KindSnapshot:
+		delete(e.hopeless, k)
+		delete(e.snapFailures, k)
 	}
 	e.mu.Unlock()
 	e.reporter.Forget(key)
@@ -254,6 +262,8 @@ func (e *Engine) work(ctx context.Context, k realised.Key) time.Duration {
 		after, result = e.reconcilePool(ctx, w)
 	case realised.KindImage:
 		after, result = e.reconcileImage(ctx, w)
+	case realised.KindSnapshot:
+		after, result = e.reconcileSnapshot(ctx, w)
 	}
 	if result == resultOK {
 		e.progress.settled(k)
@@ -293,6 +303,9 @@ func (e *Engine) forgive(k realised.Key) {
 		if s := e.pools[k.ID]; s != nil {
 			s.failures, s.ensured = 0, 0
 		}
+	case realised.KindSnapshot:
+		delete(e.hopeless, k)
+		delete(e.snapFailures, k)
 	}
 }
 
@@ -320,7 +333,13 @@ func dependsOn(o *agentv1.DesiredObject, k realised.Key) bool {
 				return true
 			}
 		}
+		return o.GetVolumeSnapshot().GetSnapshot().GetSpec().GetVolumeId() == k.ID || o.GetVolume().GetVolume().GetSpec().GetSource().GetVolumeId() == k.ID
+	case realised.KindSnapshot:
+		return o.GetVolume().GetVolume().GetSpec().GetSource().GetSnapshotId() == k.ID || o.GetVolume().GetRestore().GetSnapshotId() == k.ID
 	case realised.KindPool:
+		if snap := o.GetVolumeSnapshot(); snap != nil {
+			return snap.GetSnapshot().GetStatus().GetPoolId() == k.ID
+		}
 		return o.GetVolume().GetVolume().GetSpec().GetPoolId() == k.ID && o.GetVolume() != nil || o.GetImage().GetPoolId() == k.ID && o.GetImage() != nil
 	case realised.KindImage: // k.ID is the image's own id here
 		if v := o.GetVolume(); v != nil {
@@ -367,6 +386,8 @@ func keyOf(k *agentv1.DesiredKey) realised.Key {
 		return realised.Key{Kind: realised.KindPool, ID: k.GetId()}
 	case agentv1.DesiredKind_DESIRED_KIND_IMAGE:
 		return realised.Key{Kind: realised.KindImage, ID: k.GetId()}
+	case agentv1.DesiredKind_DESIRED_KIND_VOLUME_SNAPSHOT:
+		return realised.Key{Kind: realised.KindSnapshot, ID: k.GetId()}
 	}
 	return realised.Key{}
 }
@@ -379,6 +400,8 @@ func epochOf(o *agentv1.DesiredObject) int64 {
 		return o.GetVolume().GetEpoch()
 	case o.GetImage() != nil:
 		return o.GetImage().GetEpoch()
+	case o.GetVolumeSnapshot() != nil:
+		return o.GetVolumeSnapshot().GetEpoch()
 	}
 	return 0
 }

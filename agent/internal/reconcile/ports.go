@@ -40,6 +40,7 @@ type Plugins interface {
 type Reporter interface {
 	VM(*agentv1.VMReport)
 	Volume(*agentv1.VolumeReport)
+	Snapshot(*agentv1.VolumeSnapshotReport)
 	Pool(*agentv1.PoolReport)
 	Image(*agentv1.ImageCopyReport)
 	// Progress tells what is being done about an object; without progress, that it is as wanted.

@@ -263,6 +263,7 @@ func desiredKey(k realised.Key) *agentv1.DesiredKey {
 	kinds := map[string]agentv1.DesiredKind{
 		realised.KindVM: agentv1.DesiredKind_DESIRED_KIND_VM, realised.KindVolume: agentv1.DesiredKind_DESIRED_KIND_VOLUME,
 		realised.KindPool: agentv1.DesiredKind_DESIRED_KIND_POOL, realised.KindImage: agentv1.DesiredKind_DESIRED_KIND_IMAGE,
+		realised.KindSnapshot: agentv1.DesiredKind_DESIRED_KIND_VOLUME_SNAPSHOT,
 	}
 	return &agentv1.DesiredKey{Kind: kinds[k.Kind], Id: k.ID}
 }

@@ -20,6 +20,8 @@ type vmState struct {
 	domain     *driverv1.Domain // as last seen; nil = absent or not looked yet
 	driver     string
 	sources    *sources // nil = not attached by this run of the agent
+	moved      bool     // a volume's bytes are elsewhere than sources say
+	starting   bool     // a call that starts the domain is under way
 	input      string   // of which input the sources are
 	spec       *driverv1.DomainSpec
 	specHash   string
@@ -156,6 +158,11 @@ func (r *vmRun) look(ctx context.Context) (vmView, error) {
 		}
 		r.looked = true
 	}
+	e.mu.Lock()
+	if r.s.moved {
+		r.s.sources, r.s.moved = nil, false
+	}
+	e.mu.Unlock()
 	input := inputHash(d)
 	r.adopt(input)
 	v := vmView{
@@ -338,6 +345,10 @@ func (r *vmRun) mark() *driverv1.OwnershipMark {
 func (r *vmRun) start(ctx context.Context) error {
 	restarted := endedByItself(vmView{Record: r.rec, Domain: r.s.domain})
 	why := endWords(r.s.domain)
+	if err := r.mayStart(); err != nil {
+		return err
+	}
+	defer r.started()
 	err := r.domainCall(ctx, "StartDomain", 2*usualCall, func(ctx context.Context) (*driverv1.Domain, error) {
 		a, err := r.compute().StartDomain(ctx, &driverv1.StartDomainRequest{DomainId: r.d.GetVmId(), Handle: r.rec.Handle})
 		return a.GetDomain(), err

@@ -46,15 +46,23 @@ func (e *Engine) reconcileVolume(ctx context.Context, w *want) (time.Duration, s
 		e.mu.Unlock()
 		return never, resultFailed
 	}
-	done := s.ready && !d.GetAbsent() && s.volume.GetSizeBytes() >= d.GetVolume().GetSpec().GetSizeBytes()
+	k := realised.Key{Kind: realised.KindVolume, ID: id}
+	rec, known := e.store.Record(k)
+	done := s.ready && !d.GetAbsent() && s.volume.GetSizeBytes() >= d.GetVolume().GetSpec().GetSizeBytes() && rec.Restored >= d.GetRestore().GetRestoreGeneration()
 	vol := s.volume
+	if d.GetRole() == agentv1.VolumeRole_VOLUME_ROLE_USER { // another node makes it
+		st := d.GetVolume().GetStatus()
+		s.ready, s.problem = st.GetPhase() == storagev1.VolumePhase_VOLUME_PHASE_READY, "its volume is being made by another node"
+		s.volume = &driverv1.Volume{VolumeId: id, PoolId: d.GetVolume().GetSpec().GetPoolId(), SizeBytes: st.GetSizeBytes(), Format: driverv1.VolumeFormat(st.GetFormat())}
+		e.mu.Unlock()
+		e.dependents(k)
+		return never, resultOK
+	}
 	e.mu.Unlock()
 	if done {
 		e.volumeReady(w, vol)
 		return never, resultOK
 	}
-	k := realised.Key{Kind: realised.KindVolume, ID: id}
-	rec, known := e.store.Record(k)
 	if d.GetAbsent() && known && !rec.Gone.IsZero() && rec.Epoch >= d.GetEpoch() {
 		e.volumeGone(w)
 		return never, resultOK
@@ -72,6 +80,7 @@ func (e *Engine) reconcileVolume(ctx context.Context, w *want) (time.Duration, s
 		e.store.Put(realised.Record{
 			Kind: k.Kind, ID: id, Driver: e.poolDriver(d.GetVolume().GetSpec().GetPoolId()), PoolID: vol.GetPoolId(), Epoch: d.GetEpoch(),
 			Generation: d.GetVolume().GetMeta().GetGeneration(), Handle: vol.GetHandle(), Made: true,
+			Restored: max(rec.Restored, d.GetRestore().GetRestoreGeneration()),
 		})
 		e.volumeReady(w, vol)
 		e.dependents(k)
@@ -124,10 +133,42 @@ func (e *Engine) realiseVolume(ctx context.Context, w *want, rec realised.Record
 			err = nil
 		}
 	}
+	if err == nil && rec.Restored < d.GetRestore().GetRestoreGeneration() {
+		vol, err = e.restoreVolume(ctx, w, driver, vol)
+	}
 	if err != nil || vol.GetSizeBytes() >= d.GetVolume().GetSpec().GetSizeBytes() {
 		return vol, err
 	}
 	return e.growVolume(ctx, w, driver, vol)
+}
+
+// restoreVolume sets a volume back. VMs that use it are off and stay so meanwhile; their attachment ends, and is made anew before they start. Done again it does no harm,
+// since nothing wrote to the volume in between.
+func (e *Engine) restoreVolume(ctx context.Context, w *want, driver string, vol *driverv1.Volume) (*driverv1.Volume, error) {
+	pool, id, snapshot := vol.GetPoolId(), vol.GetVolumeId(), w.obj.GetVolume().GetRestore().GetSnapshotId()
+	release, _, err := e.holdVolume(id, true)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	e.reportVolume(w, &storagev1.VolumeStatus{Phase: storagev1.VolumePhase_VOLUME_PHASE_RESTORING, AllocationBytes: -1, SizeBytes: vol.GetSizeBytes()}, false)
+	c := e.plugins.Storage(driver)
+	e.sourcesChanged(id)
+	err = e.poolCall(ctx, driver, pool, "DetachVolume", usualCall, func(ctx context.Context) error {
+		_, err := c.DetachVolume(ctx, &driverv1.DetachVolumeRequest{PoolId: pool, VolumeId: id})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = e.poolCall(ctx, driver, pool, "RestoreSnapshot", longCall, func(ctx context.Context) error {
+		r, err := c.RestoreSnapshot(ctx, &driverv1.RestoreSnapshotRequest{PoolId: pool, SnapshotId: snapshot, VolumeId: id})
+		if r.GetVolume() != nil {
+			vol = r.GetVolume()
+		}
+		return err
+	})
+	return vol, err
 }
 
 func (e *Engine) createVolume(d *agentv1.DesiredVolume) *driverv1.CreateVolumeRequest {
@@ -135,6 +176,9 @@ func (e *Engine) createVolume(d *agentv1.DesiredVolume) *driverv1.CreateVolumeRe
 	req := &driverv1.CreateVolumeRequest{
 		PoolId: v.GetSpec().GetPoolId(), VolumeId: v.GetMeta().GetId(), Mark: e.mark(v.GetMeta().GetId(), v.GetMeta().GetGeneration(), d.GetEpoch()),
 		SizeBytes: v.GetSpec().GetSizeBytes(), Format: driverv1.VolumeFormat(v.GetSpec().GetFormat()),
+	}
+	if d.GetSharedPool() {
+		req.Mark.NodeId = "" // the cluster's
 	}
 	switch src := v.GetSpec().GetSource().GetSource().(type) {
 	case *storagev1.VolumeSource_ImageId:
@@ -160,8 +204,27 @@ func (e *Engine) growVolume(ctx context.Context, w *want, driver string, vol *dr
 		return nil, fault.New(metav1.Reason_REASON_NO_CAPABILITY, "plugin %s does not resize volumes", driver)
 	}
 	size := w.obj.GetVolume().GetVolume().GetSpec().GetSizeBytes()
+	release, user, err := e.holdVolume(vol.GetVolumeId(), false)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	e.reportVolume(w, &storagev1.VolumeStatus{Phase: storagev1.VolumePhase_VOLUME_PHASE_RESIZING}, false)
-	err := e.poolCall(ctx, driver, vol.GetPoolId(), "ResizeVolume", longCall, func(ctx context.Context) error {
+	online := slices.Contains(p.Capabilities.GetStorage().GetFeatures(), driverv1.StorageFeature_STORAGE_FEATURE_RESIZE_ONLINE)
+	if user != nil && user.on && !online { // the hypervisor has it open, and grows it
+		return e.growOpenVolume(ctx, driver, vol, user, size)
+	}
+	if user != nil && !user.on && !online { // attached for a VM that is off
+		e.sourcesChanged(vol.GetVolumeId())
+		err := e.poolCall(ctx, driver, vol.GetPoolId(), "DetachVolume", usualCall, func(ctx context.Context) error {
+			_, err := e.plugins.Storage(driver).DetachVolume(ctx, &driverv1.DetachVolumeRequest{PoolId: vol.GetPoolId(), VolumeId: vol.GetVolumeId()})
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	err = e.poolCall(ctx, driver, vol.GetPoolId(), "ResizeVolume", longCall, func(ctx context.Context) error {
 		r, err := e.plugins.Storage(driver).ResizeVolume(ctx, &driverv1.ResizeVolumeRequest{
 			PoolId: vol.GetPoolId(), VolumeId: vol.GetVolumeId(), Handle: vol.GetHandle(), SizeBytes: size,
 		})
@@ -170,7 +233,42 @@ func (e *Engine) growVolume(ctx context.Context, w *want, driver string, vol *dr
 		}
 		return err
 	})
+	if err == nil && user != nil && user.on { // and its guest is told
+		err = e.resizeDisk(ctx, user, vol.GetVolumeId(), vol.GetSizeBytes())
+	}
 	return vol, err
+}
+
+// growOpenVolume has the hypervisor grow a volume that a running domain has open, and asks the storage driver what came of it.
+func (e *Engine) growOpenVolume(ctx context.Context, driver string, vol *driverv1.Volume, user *diskUser, size int64) (*driverv1.Volume, error) {
+	if err := e.resizeDisk(ctx, user, vol.GetVolumeId(), size); err != nil {
+		return nil, err
+	}
+	err := e.poolCall(ctx, driver, vol.GetPoolId(), "GetVolume", usualCall, func(ctx context.Context) error {
+		r, err := e.plugins.Storage(driver).GetVolume(ctx, &driverv1.GetVolumeRequest{PoolId: vol.GetPoolId(), VolumeId: vol.GetVolumeId()})
+		if r.GetVolume() != nil {
+			vol = r.GetVolume()
+		}
+		return err
+	})
+	if err == nil && vol.GetSizeBytes() < size {
+		err = fault.New(metav1.Reason_REASON_BACKEND_FAILED, "the hypervisor grew volume %s to %d bytes, and %d were asked for", vol.GetVolumeId(), vol.GetSizeBytes(), size)
+	}
+	return vol, err
+}
+
+func (e *Engine) resizeDisk(ctx context.Context, user *diskUser, volume string, size int64) error {
+	p, err := e.pluginFor(user.driver)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(p.Capabilities.GetCompute().GetFeatures(), driverv1.ComputeFeature_COMPUTE_FEATURE_DISK_RESIZE) {
+		return fault.New(metav1.Reason_REASON_NO_CAPABILITY, "plugin %s does not resize disks of running domains", user.driver).WithRemedy("stop the VM first")
+	}
+	return e.call(ctx, user.driver, "", "ResizeDisk", usualCall, func(ctx context.Context) error {
+		_, err := e.plugins.Compute(user.driver).ResizeDisk(ctx, &driverv1.ResizeDiskRequest{DomainId: user.vm, DiskId: volume, SizeBytes: size})
+		return err
+	})
 }
 
 // poolCall is a call for a pool; a pool that the driver does not know is ensured again.
@@ -248,7 +346,7 @@ func (e *Engine) volumeFailed(w *want, s *volumeState, err error) (time.Duration
 // waitsForOthers reports whether the error says that something else must come first, which is no failure of the object.
 func waitsForOthers(err error) bool {
 	switch fault.From(err).Reason {
-	case metav1.Reason_REASON_IMAGE_NOT_FOUND, metav1.Reason_REASON_POOL_NOT_FOUND, metav1.Reason_REASON_BACKEND_UNAVAILABLE,
+	case metav1.Reason_REASON_IMAGE_NOT_FOUND, metav1.Reason_REASON_SNAPSHOT_NOT_FOUND, metav1.Reason_REASON_VOLUME_IN_USE, metav1.Reason_REASON_POOL_UNHEALTHY, metav1.Reason_REASON_POOL_NOT_FOUND, metav1.Reason_REASON_BACKEND_UNAVAILABLE,
 		metav1.Reason_REASON_PLUGIN_UNAVAILABLE, metav1.Reason_REASON_PLUGIN_MISSING, metav1.Reason_REASON_PLUGIN_INVALID,
 		metav1.Reason_REASON_PLUGIN_QUARANTINED, metav1.Reason_REASON_BUSY, metav1.Reason_REASON_CANCELLED:
 		return true
@@ -268,7 +366,13 @@ func (e *Engine) reportVolume(w *want, status *storagev1.VolumeStatus, realised 
 	rep := &agentv1.VolumeReport{VolumeId: d.GetVolume().GetMeta().GetId(), Epoch: d.GetEpoch(), Status: status}
 	if realised {
 		rep.ObservedGeneration = d.GetVolume().GetMeta().GetGeneration()
+		rep.RestoredGeneration = d.GetRestore().GetRestoreGeneration()
 	}
+	e.mu.Lock()
+	if s := e.volumes[d.GetVolume().GetMeta().GetId()]; s != nil {
+		rep.PermanentFailure = s.permanent == w && !d.GetAbsent()
+	}
+	e.mu.Unlock()
 	if e.current(w) {
 		e.reporter.Volume(rep)
 	}

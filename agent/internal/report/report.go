@@ -80,6 +80,11 @@ func (r *Reporter) VM(m *agentv1.VMReport) { r.put(key{"vm", m.GetVmId()}, m) }
 // Volume reports on a volume.
 func (r *Reporter) Volume(m *agentv1.VolumeReport) { r.put(key{"volume", m.GetVolumeId()}, m) }
 
+// Snapshot reports how a snapshot of a volume is.
+func (r *Reporter) Snapshot(m *agentv1.VolumeSnapshotReport) {
+	r.put(key{"snapshot", m.GetSnapshotId()}, m)
+}
+
 // Pool reports on a pool.
 func (r *Reporter) Pool(m *agentv1.PoolReport) { r.put(key{"pool", m.GetPoolId()}, m) }
 
@@ -137,6 +142,7 @@ func (r *Reporter) Forget(k *agentv1.DesiredKey) {
 	defer r.mu.Unlock()
 	kind := map[agentv1.DesiredKind]string{
 		agentv1.DesiredKind_DESIRED_KIND_VM: "vm", agentv1.DesiredKind_DESIRED_KIND_VOLUME: "volume", agentv1.DesiredKind_DESIRED_KIND_POOL: "pool",
+		agentv1.DesiredKind_DESIRED_KIND_VOLUME_SNAPSHOT: "snapshot",
 	}[k.GetKind()]
 	delete(r.last, key{kind, k.GetId()})
 	delete(r.dirty, key{kind, k.GetId()})
@@ -213,6 +219,8 @@ func (r *Reporter) batch() *batch {
 			b.req.Vms = append(b.req.Vms, m)
 		case *agentv1.VolumeReport:
 			b.req.Volumes = append(b.req.Volumes, m)
+		case *agentv1.VolumeSnapshotReport:
+			b.req.VolumeSnapshots = append(b.req.VolumeSnapshots, m)
 		case *agentv1.PoolReport:
 			b.req.Pools = append(b.req.Pools, m)
 		case *agentv1.ImageCopyReport:

@@ -119,7 +119,7 @@ func (r *report) attachment(rep *agentv1.VMReport, id string) *state.Writer {
 	}
 	vm, rec := vmRow.VM(), row.Volume()
 	a := domain.Attachment(rec.GetVolume(), vmRow.ID)
-	if a == nil || rep.GetObservedGeneration() < vm.GetVm().GetMeta().GetGeneration() {
+	if a == nil || rep.GetObservedGeneration() < vm.GetVm().GetMeta().GetGeneration() || rep.GetStatus().GetRestartRequired() {
 		return nil
 	}
 	wanted := slices.ContainsFunc(vm.GetDiskVolumes(), func(d *statev1.DiskVolume) bool { return d.GetVolumeId() == id })
