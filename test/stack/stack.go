@@ -31,6 +31,8 @@ type Options struct {
 	Detached bool
 	// Small gives a process ("controller", "agent") a file system of its own, of a few MiB, on a folder below Dir; see Inside.
 	Small map[string]Small
+	// Storage are further storage plugins that the agent loads, by name, each with a pool of its own to be made by the test.
+	Storage []string
 	// Before, if set, is told libvirtd's socket and says which one the plugin shall use, so that something may stand between.
 	Before func(libvirtd string) (socket string, err error) `json:"-"`
 }
@@ -169,6 +171,9 @@ plugins:
     config: {socket: %[5]s, accel: tcg}
   - name: local
 `, s.agentPort, s.Dir, s.Plugins, s.metricsPort, socket)
+	for _, name := range s.Storage {
+		config += "  - name: " + name + "\n"
+	}
 	if err := os.WriteFile(filepath.Join(s.Dir, "agent.yaml"), []byte(config), 0o600); err != nil {
 		return err
 	}
@@ -248,7 +253,7 @@ func (s *Stack) nodeReady(ctx context.Context) (ready bool, seen string, err err
 	if err != nil {
 		return false, seen, err
 	}
-	return out.Node.Status.Phase == "NODE_PHASE_READY" && healthy == len(plugins), seen, nil
+	return out.Node.Status.Phase == "NODE_PHASE_READY" && healthy == len(plugins)+len(s.Storage), seen, nil
 }
 
 func (s *Stack) start(name, binary string, args ...string) error {

@@ -1,0 +1,286 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/limiquantix/limiquantix/test/lab"
+	"github.com/limiquantix/limiquantix/test/stack"
+)
+
+// backend is a kind of pool that the whole path is walked on.
+type backend struct {
+	driver     string
+	parameters map[string]string
+	secrets    map[string][]byte
+	left       func(t *testing.T) []string // what the backend holds that is ours, seen with its own tools
+}
+
+type object map[string]any
+
+// call calls a method and waits for the operation that it answers with; what it answers is returned.
+func call(t *testing.T, s *stack.Stack, method string, in object) object {
+	t.Helper()
+	out := object{}
+	if err := s.Call(t.Context(), method, in, &out); err != nil {
+		t.Fatal(err)
+	}
+	if op, ok := out["operation"].(map[string]any); ok {
+		if state, seen := waitFor(t, s, fmt.Sprint(op["id"])); state != "OPERATION_STATE_DONE" {
+			t.Fatalf("%s: %s", method, seen)
+		}
+	}
+	return out
+}
+
+// waitFor waits for the end of an operation.
+func waitFor(t *testing.T, s *stack.Stack, id string) (state, seen string) {
+	t.Helper()
+	err := stack.Until(t.Context(), bootLimit, "operation "+id+" ends", func() (bool, string) {
+		var out struct {
+			Operation struct{ State, Reason, Message, Verb, ObjectName string }
+		}
+		if err := s.Call(t.Context(), "limiquantix.operation.v1.OperationService/GetOperation", object{"id": id}, &out); err != nil {
+			return false, err.Error()
+		}
+		state, seen = out.Operation.State, fmt.Sprintf("%+v", out.Operation)
+		return state != "OPERATION_STATE_RUNNING", seen
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return state, seen
+}
+
+const storage = "limiquantix.storage.v1."
+
+// shell is a guest's console: what is typed is run by the shell on it.
+type shell struct {
+	s  *stack.Stack
+	vm string
+	n  int
+}
+
+// run runs a command in the guest and returns what it printed. Bytes are typed again until the answer comes: a console that is being opened may lose some.
+func (g *shell) run(t *testing.T, command string) string {
+	t.Helper()
+	g.n++
+	begin, end := fmt.Sprintf("BEGIN-%d-", g.n), fmt.Sprintf("END-%d-", g.n)
+	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
+	defer cancel()
+	cmd := g.s.Command(ctx, "vm", "console", g.vm)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	// The markers are put together by the guest, so that its echo of what is typed does not hold them.
+	line := fmt.Sprintf("\necho BEGIN-%d''-; %s; echo END-%d''-$?\n", g.n, command, g.n)
+	if _, err := in.Write([]byte(line)); err != nil {
+		t.Fatal(err)
+	}
+	answer := regexp.MustCompile(`(?s)` + begin + `\r?\n(.*?)` + end + `(\d+)`)
+	var seen strings.Builder
+	buf := make([]byte, 4096)
+	for {
+		n, err := out.Read(buf)
+		seen.Write(buf[:n])
+		if m := answer.FindStringSubmatch(seen.String()); m != nil {
+			if m[2] != "0" {
+				t.Fatalf("in the guest: %s: exit %s: %s", command, m[2], m[1])
+			}
+			return strings.TrimSpace(strings.ReplaceAll(m[1], "\r", ""))
+		}
+		if err != nil {
+			t.Fatalf("in the guest: %s: %v after %q", command, err, seen.String())
+		}
+	}
+}
+
+// settled waits until a disk of the guest is there, by what the kernel says.
+func (g *shell) settled(t *testing.T, disk string) {
+	t.Helper()
+	g.run(t, fmt.Sprintf("n=0; until [ -b /dev/%s ]; do n=$((n+1)); [ $n -gt 100 ] && break; usleep 100000; done; test -b /dev/%[1]s", disk))
+}
+
+const (
+	// The pattern lies behind what the image holds.
+	writePattern = "head -c 4194304 /dev/urandom >/tmp/p && dd if=/tmp/p of=/dev/%[1]s bs=1M seek=60 conv=fsync 2>/dev/null && sha256sum </tmp/p"
+	readPattern  = "echo 3 >/proc/sys/vm/drop_caches; dd if=/dev/%s bs=1M skip=60 count=4 2>/dev/null | sha256sum"
+	erasePattern = "dd if=/dev/zero of=/dev/%s bs=1M seek=60 count=4 conv=fsync 2>/dev/null"
+)
+
+// wholePath walks one pool's life with real guests: a VM boots from an image disk, a second volume is attached while it runs, it is snapshotted while it runs,
+// overwritten, set back, resized while it runs and cloned; each time the guest itself tells what it reads. At the end nothing of ours is on the backend.
+func wholePath(t *testing.T, s *stack.Stack, b backend) {
+	began := time.Now()
+	name := b.driver + "-path"
+	disk, err := lab.BusyboxDisk(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	call(t, s, storage+"StoragePoolService/CreateStoragePool", object{"storagePool": object{
+		"meta": object{"name": name}, "spec": object{"driver": b.driver, "parameters": b.parameters, "secrets": b.secrets},
+	}})
+	before := b.left(t)
+	lq(t, s, "image", "import", name, "--file", disk, "--format", "qcow2", "--pool", name)
+
+	// Boots from its own disk.
+	call(t, s, "limiquantix.compute.v1.VMService/CreateVM", object{"vm": object{
+		"meta": object{"name": name},
+		"spec": object{
+			"cpu": object{"vcpus": 1}, "memoryBytes": fmt.Sprint(128 << 20), "desiredPower": "POWER_STATE_RUNNING",
+			"disks": []object{{"name": "root", "inline": object{"image": name, "pool": name, "sizeBytes": fmt.Sprint(96 << 20)}}},
+		},
+	}})
+	awaitConsole(t, s, name, "GUEST-READY")
+	g := &shell{s: s, vm: name}
+	pattern := g.run(t, fmt.Sprintf(writePattern, "vda"))
+	root := volumeOf(t, s, name, "root")
+
+	// A second volume comes while it runs.
+	call(t, s, storage+"VolumeService/CreateVolume", object{"volume": object{
+		"meta": object{"name": name + "-data"}, "spec": object{"poolId": name, "sizeBytes": fmt.Sprint(80 << 20)},
+	}})
+	call(t, s, storage+"VolumeService/AttachVolume", object{"id": name + "-data", "vm": name})
+	g.settled(t, "vdb")
+	data := g.run(t, fmt.Sprintf(writePattern, "vdb"))
+
+	// Snapshots of both while it runs; both are overwritten; both are set back.
+	for volume, disk := range map[string]string{root: "vda", name + "-data": "vdb"} {
+		call(t, s, storage+"SnapshotService/CreateSnapshot", object{"snapshot": object{
+			"meta": object{"name": name + "-" + disk}, "spec": object{"volumeId": volume, "consistency": "SNAPSHOT_CONSISTENCY_CRASH"},
+		}})
+		g.run(t, fmt.Sprintf(erasePattern, disk))
+	}
+	if now := g.run(t, fmt.Sprintf(readPattern, "vda")); now == pattern {
+		t.Error("the guest's write is not seen by the guest")
+	}
+	lq(t, s, "vm", "stop", name, "--force")
+	for _, disk := range []string{"vda", "vdb"} {
+		call(t, s, storage+"SnapshotService/RestoreSnapshot", object{"id": name + "-" + disk})
+	}
+	boots := strings.Count(lq(t, s, "vm", "logs", name), "GUEST-READY")
+	lq(t, s, "vm", "start", name)
+	again(t, s, name, boots)
+	if now := g.run(t, fmt.Sprintf(readPattern, "vda")); now != pattern {
+		t.Errorf("restored root: the guest reads %s, not %s", now, pattern)
+	}
+	if now := g.run(t, fmt.Sprintf(readPattern, "vdb")); now != data {
+		t.Errorf("restored data: the guest reads %s, not %s", now, data)
+	}
+
+	// Grown while it runs.
+	call(t, s, storage+"VolumeService/ResizeVolume", object{"id": name + "-data", "sizeBytes": fmt.Sprint(160 << 20)})
+	g.run(t, fmt.Sprintf("n=0; until [ $(cat /sys/block/vdb/size) = %d ]; do n=$((n+1)); [ $n -gt 300 ] && break; usleep 100000; done; test $(cat /sys/block/vdb/size) = %[1]d", 160<<20/512))
+	if now := g.run(t, fmt.Sprintf(readPattern, "vdb")); now != data {
+		t.Errorf("grown data: the guest reads %s, not %s", now, data)
+	}
+
+	// A clone boots by itself, and neither sees what the other writes.
+	clone := name + "-clone"
+	call(t, s, storage+"VolumeService/CreateVolume", object{"volume": object{
+		"meta": object{"name": clone}, "spec": object{"poolId": name, "source": object{"snapshotId": name + "-vda"}},
+	}})
+	call(t, s, "limiquantix.compute.v1.VMService/CreateVM", object{"vm": object{
+		"meta": object{"name": clone},
+		"spec": object{
+			"cpu": object{"vcpus": 1}, "memoryBytes": fmt.Sprint(128 << 20), "desiredPower": "POWER_STATE_RUNNING",
+			"disks": []object{{"name": "root", "volume": clone}},
+		},
+	}})
+	awaitConsole(t, s, clone, "GUEST-READY")
+	c := &shell{s: s, vm: clone}
+	if now := c.run(t, fmt.Sprintf(readPattern, "vda")); now != pattern {
+		t.Errorf("clone: the guest reads %s, not %s", now, pattern)
+	}
+	c.run(t, fmt.Sprintf(erasePattern, "vda"))
+	if now := g.run(t, fmt.Sprintf(readPattern, "vda")); now != pattern {
+		t.Errorf("after the clone wrote, the first reads %s, not %s", now, pattern)
+	}
+
+	// Let go while it runs; then everything goes, and the backend is as before.
+	call(t, s, storage+"VolumeService/DetachVolume", object{"id": name + "-data", "vm": name})
+	g.run(t, "n=0; while [ -b /dev/vdb ]; do n=$((n+1)); [ $n -gt 100 ] && break; usleep 100000; done; test ! -b /dev/vdb")
+	lq(t, s, "vm", "delete", clone)
+	call(t, s, storage+"VolumeService/DeleteVolume", object{"id": clone})
+	for _, disk := range []string{"vda", "vdb"} {
+		call(t, s, storage+"SnapshotService/DeleteSnapshot", object{"id": name + "-" + disk})
+	}
+	call(t, s, storage+"VolumeService/DeleteVolume", object{"id": name + "-data"})
+	lq(t, s, "vm", "delete", name)
+	lq(t, s, "image", "delete", name)
+	if after := b.left(t); strings.Join(after, "\n") != strings.Join(before, "\n") {
+		t.Errorf("left on the backend: %v; before there was: %v", after, before)
+	}
+	call(t, s, storage+"StoragePoolService/DeleteStoragePool", object{"id": name})
+	t.Logf("evidence: the whole path on a pool of %s, seconds | %.0f", b.driver, time.Since(began).Seconds())
+}
+
+// again waits until the guest has said once more than so often that it is ready.
+func again(t *testing.T, s *stack.Stack, vm string, before int) {
+	t.Helper()
+	err := stack.Until(t.Context(), bootLimit, vm+" boots again", func() (bool, string) {
+		out, err := s.LQCtl(t.Context(), "vm", "logs", vm)
+		if err != nil {
+			return false, err.Error()
+		}
+		return strings.Count(out, "GUEST-READY") > before, out[max(0, len(out)-500):]
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// volumeOf is the id of the volume of a VM's disk.
+func volumeOf(t *testing.T, s *stack.Stack, vm, disk string) string {
+	t.Helper()
+	var out struct {
+		VM struct {
+			Status struct {
+				Disks []struct{ Name, VolumeID string }
+			}
+		}
+	}
+	if err := s.Call(t.Context(), "limiquantix.compute.v1.VMService/GetVM", object{"id": vm}, &out); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range out.VM.Status.Disks {
+		if d.Name == disk {
+			return d.VolumeID
+		}
+	}
+	t.Fatalf("VM %s has no disk %s: %+v", vm, disk, out)
+	return ""
+}
+
+// A pool of files on the node's own disk.
+func TestStorageLocal(t *testing.T) {
+	s := common(t)
+	wholePath(t, s, backend{driver: "local", left: func(t *testing.T) (files []string) {
+		t.Helper()
+		err := filepath.WalkDir(filepath.Join(s.Dir, "state"), func(path string, d os.DirEntry, err error) error {
+			if err == nil && d.Type().IsRegular() && strings.Contains(path, "/pools/") {
+				files = append(files, path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return files
+	}})
+}
