@@ -39,6 +39,9 @@ type Client struct {
 	Nodes      computev1connect.NodeServiceClient
 	Operations operationv1connect.OperationServiceClient
 	Images     storagev1connect.ImageServiceClient
+	Pools      storagev1connect.StoragePoolServiceClient
+	Volumes    storagev1connect.VolumeServiceClient
+	Snapshots  storagev1connect.SnapshotServiceClient
 
 	http   *http.Client
 	target Target
@@ -67,6 +70,9 @@ func New(t Target) (*Client, error) {
 	c.Nodes = computev1connect.NewNodeServiceClient(c.http, base, opts...)
 	c.Operations = operationv1connect.NewOperationServiceClient(c.http, base, opts...)
 	c.Images = storagev1connect.NewImageServiceClient(c.http, base, opts...)
+	c.Pools = storagev1connect.NewStoragePoolServiceClient(c.http, base, opts...)
+	c.Volumes = storagev1connect.NewVolumeServiceClient(c.http, base, opts...)
+	c.Snapshots = storagev1connect.NewSnapshotServiceClient(c.http, base, opts...)
 	return c, nil
 }
 

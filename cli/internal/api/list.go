@@ -80,3 +80,38 @@ func (c *Client) ListOperations(ctx context.Context, req *operationv1.ListOperat
 		return resp.Msg.GetOperations(), resp.Msg.GetNextPageToken(), nil
 	})
 }
+
+// ListPools lists storage pools, all pages.
+func (c *Client) ListPools(ctx context.Context, project, selector string) ([]*storagev1.StoragePool, error) {
+	return walk(0, func(token string, size int32) ([]*storagev1.StoragePool, string, error) {
+		resp, err := c.Pools.ListStoragePools(ctx, connect.NewRequest(&storagev1.ListStoragePoolsRequest{ProjectId: project, LabelSelector: selector, PageSize: size, PageToken: token}))
+		if err != nil {
+			return nil, "", err
+		}
+		return resp.Msg.GetStoragePools(), resp.Msg.GetNextPageToken(), nil
+	})
+}
+
+// ListVolumes lists volumes with the filters of the request, all pages.
+func (c *Client) ListVolumes(ctx context.Context, req *storagev1.ListVolumesRequest) ([]*storagev1.Volume, error) {
+	return walk(0, func(token string, size int32) ([]*storagev1.Volume, string, error) {
+		req.PageToken, req.PageSize = token, size
+		resp, err := c.Volumes.ListVolumes(ctx, connect.NewRequest(req))
+		if err != nil {
+			return nil, "", err
+		}
+		return resp.Msg.GetVolumes(), resp.Msg.GetNextPageToken(), nil
+	})
+}
+
+// ListSnapshots lists snapshots with the filters of the request, all pages.
+func (c *Client) ListSnapshots(ctx context.Context, req *storagev1.ListSnapshotsRequest) ([]*storagev1.Snapshot, error) {
+	return walk(0, func(token string, size int32) ([]*storagev1.Snapshot, string, error) {
+		req.PageToken, req.PageSize = token, size
+		resp, err := c.Snapshots.ListSnapshots(ctx, connect.NewRequest(req))
+		if err != nil {
+			return nil, "", err
+		}
+		return resp.Msg.GetSnapshots(), resp.Msg.GetNextPageToken(), nil
+	})
+}

@@ -69,14 +69,14 @@ func (a *App) Root() *cobra.Command { return (&session{App: a}).root() }
 func (s *session) root() *cobra.Command {
 	root := s.group(&cobra.Command{
 		Use:   "lqctl",
-		Short: "Control limiquantix: VMs, images and nodes",
-		Long: "lqctl controls limiquantix: virtual machines, the images they start from, and the nodes they run on.\n\n" +
+		Short: "Control limiquantix: VMs, images, storage and nodes",
+		Long: "lqctl controls limiquantix: virtual machines, the images they start from, the storage they keep data in, and the nodes they run on.\n\n" +
 			"It talks to a controller: the one that --server, LQCTL_SERVER or the current context names, else the one on this host.",
 		Example: "  lqctl node list\n  lqctl image import debian --file debian.qcow2 --format qcow2\n" +
 			"  lqctl vm create web --image debian --cpus 2 --memory 1G --nic user,forward=tcp:8022-22\n  lqctl vm console web",
 		Version: s.versionText(),
 	},
-		s.vmCommand(), s.imageCommand(), s.nodeCommand(), s.opCommand(), s.whyCommand(), s.applyCommand(), s.deleteCommand(),
+		s.vmCommand(), s.imageCommand(), s.poolCommand(), s.volumeCommand(), s.snapshotCommand(), s.nodeCommand(), s.opCommand(), s.whyCommand(), s.applyCommand(), s.deleteCommand(),
 		s.contextCommand(), s.versionCommand(), exitCodesTopic(), quantitiesTopic(), environmentTopic(),
 	)
 	root.SetIn(s.In)

@@ -8,6 +8,7 @@ import (
 
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	operationv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
+	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
 
 // completionTime bounds a look at the controller while a user waits for a completion.
@@ -67,6 +68,27 @@ func (s *session) imageNames(string) []string {
 	return s.names(func(ctx context.Context, project string) ([]string, error) {
 		images, err := s.client.ListImages(ctx, project, "")
 		return namesOf(images), err
+	})
+}
+
+func (s *session) poolNames(string) []string {
+	return s.names(func(ctx context.Context, project string) ([]string, error) {
+		pools, err := s.client.ListPools(ctx, project, "")
+		return namesOf(pools), err
+	})
+}
+
+func (s *session) volumeNames(string) []string {
+	return s.names(func(ctx context.Context, project string) ([]string, error) {
+		volumes, err := s.client.ListVolumes(ctx, &storagev1.ListVolumesRequest{ProjectId: project})
+		return namesOf(volumes), err
+	})
+}
+
+func (s *session) snapshotNames(string) []string {
+	return s.names(func(ctx context.Context, project string) ([]string, error) {
+		snapshots, err := s.client.ListSnapshots(ctx, &storagev1.ListSnapshotsRequest{ProjectId: project})
+		return namesOf(snapshots), err
 	})
 }
 

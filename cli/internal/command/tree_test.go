@@ -35,6 +35,9 @@ func TestEveryVerbIsThere(t *testing.T) {
 	for parent, verbs := range map[string]string{
 		"vm":           "create list show set start stop reboot pause resume delete console logs events wait explain",
 		"image":        "import list show delete",
+		"pool":         "create list show set delete",
+		"volume":       "create list show resize attach detach delete",
+		"snapshot":     "create list show restore delete",
 		"node":         "list show cordon uncordon delete token orphans",
 		"node orphans": "adopt remove",
 		"node token":   "create list delete",

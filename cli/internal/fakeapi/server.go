@@ -51,7 +51,13 @@ type Server struct {
 	// Fail makes methods fail, by their name.
 	Fail map[string]*fault.Error
 	// Log is what consoles printed.
-	Log []byte
+	Log       []byte
+	Pools     []*storagev1.StoragePool
+	Volumes   []*storagev1.Volume
+	Snapshots []*storagev1.Snapshot
+	// Secrets are those of the pool that was created last; Masks those of pools' changes.
+	Secrets map[string][]byte
+	Masks   [][]string
 	// Typed is what came to consoles.
 	Typed []byte
 	// Content is what was uploaded, by image name.
@@ -72,6 +78,9 @@ func Start(t testing.TB) *Server {
 	mux.Handle(computev1connect.NewNodeServiceHandler(nodes{Server: s}, opts))
 	mux.Handle(operationv1connect.NewOperationServiceHandler(operations{Server: s}, opts))
 	mux.Handle(storagev1connect.NewImageServiceHandler(images{Server: s}, opts))
+	mux.Handle(storagev1connect.NewStoragePoolServiceHandler(pools{Server: s}, opts))
+	mux.Handle(storagev1connect.NewVolumeServiceHandler(volumes{Server: s}, opts))
+	mux.Handle(storagev1connect.NewSnapshotServiceHandler(snapshots{Server: s}, opts))
 	mux.HandleFunc("GET /api/v1/info", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"name": "limiquantix-controller", "version": "0.1.0", "commit": "abc", "store_kind": "memory"})
 	})
