@@ -49,7 +49,7 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	switch {
 	case slices.Equal(args, []string{"packages"}):
-		return lab.EnsurePackages(ctx, slices.Concat(lab.NodePackages, lab.BusyboxPackages, lab.DebianPackages, lab.CheckPackages)...)
+		return lab.EnsurePackages(ctx, slices.Concat(lab.NodePackages, lab.BusyboxPackages, lab.DebianPackages, lab.CheckPackages, lab.CephPackages)...)
 	case len(args) == 2 && args[0] == "guest":
 		return guest(ctx, args[1])
 	case len(args) >= 2 && args[0] == "node":
