@@ -21,8 +21,8 @@ var (
 	}
 	// CheckPackages is what tests check with: libvirt's schemas, HTTP from within a node.
 	CheckPackages = []string{"libxml2-utils", "curl"}
-	// CephPackages runs a Ceph cluster, and builds what is linked with its libraries.
-	CephPackages = []string{"ceph-mon", "ceph-mgr", "ceph-osd", "ceph-common", "librados-dev", "librbd-dev", "gcc", "libc6-dev"}
+	// CephPackages runs a Ceph cluster, builds what is linked with its libraries, and lets QEMU open its images.
+	CephPackages = []string{"ceph-mon", "ceph-mgr", "ceph-osd", "ceph-common", "librados-dev", "librbd-dev", "gcc", "libc6-dev", "qemu-block-extra"}
 	// BusyboxPackages builds the busybox guest.
 	BusyboxPackages = []string{"busybox-static", "kmod", "xz-utils"}
 	// DebianPackages builds the Debian image.
