@@ -196,7 +196,7 @@ func TestConformance(t *testing.T) {
 	p := newPool(t, shared.ceph)
 	conformance.Test(t, conformance.Options{
 		Plugin:  host.Spec{Dir: shared.plugin, ConfigJSON: "{}"},
-		Storage: conformance.StorageOptions{Parameters: p.params(), Secrets: p.secrets()},
+		Storage: conformance.StorageOptions{Parameters: p.params(), Secrets: p.secrets(), Write: p.writePattern},
 	})
 	p.wantEmpty(t)
 }

@@ -55,7 +55,8 @@ func (e *Env) write(t T, src *driverv1.DiskSource, pattern byte, offset, n int64
 	}
 	err := writeSource(within(t), src, pattern, offset, n)
 	if errors.Is(err, errNoWriter) || errors.Is(err, fs.ErrNotExist) {
-		t.Skipf("only StorageOptions.Write of a Go test can write to %v", src)
+		kind, path := kindOf(src) // the rest may hold a secret
+		t.Skipf("only StorageOptions.Write of a Go test can write to %s %s", kind, path)
 	}
 	must(t, "write to the volume", err)
 }
