@@ -75,13 +75,16 @@ func (s *Service) OpenConsole(ctx context.Context, stream *connect.BidiStream[co
 		return err
 	}
 	typed, printed := make(chan error, 1), make(chan error, 1)
-	go func() { typed <- s.typeIn(stream, tunnel) }()     // ends with the stream: the handler's return breaks Receive
-	go func() { printed <- s.printOut(stream, tunnel) }() // ends with the tunnel, which this handler closes
+	go func() { typed <- s.typeIn(stream, tunnel) }() // ends with the stream: the handler's return breaks Receive
+	go func() { printed <- s.printOut(stream, tunnel) }()
 	select {
 	case err := <-printed:
 		return err
 	case err := <-typed:
-		if err != nil {
+		if err != nil { // nothing may be sent once this handler has returned: that would end the process
+			cancel()
+			tunnel.Close()
+			<-printed
 			return err
 		}
 		return <-printed // the client has said all; the console goes on printing
