@@ -19,7 +19,7 @@ func Alias(id string) string { return aliasPrefix + id }
 func disks(d *libvirtxml.Domain, spec *driverv1.DomainSpec, machine string, f Files) error {
 	used := map[string]bool{}
 	for i, disk := range spec.GetDisks() {
-		x, err := Disk(disk, FreeTarget(disk.GetBus(), used))
+		x, err := Disk(d.UUID, disk, FreeTarget(disk.GetBus(), used))
 		if err != nil {
 			return fault.Invalid(fault.Violation{Field: fmt.Sprintf("spec.disks[%d].source", i), Description: err.Error()})
 		}
@@ -44,8 +44,8 @@ func disks(d *libvirtxml.Domain, spec *driverv1.DomainSpec, machine string, f Fi
 	return nil
 }
 
-// Disk makes the element of one disk at a target, for example "vda". Its error says which sources can be used.
-func Disk(disk *driverv1.DomainDisk, target string) (*libvirtxml.DomainDisk, error) {
+// Disk makes the element of one disk of a domain at a target, for example "vda". Its error says which sources can be used.
+func Disk(domain string, disk *driverv1.DomainDisk, target string) (*libvirtxml.DomainDisk, error) {
 	bus, _ := busOf(disk.GetBus())
 	x := &libvirtxml.DomainDisk{
 		Device: "disk", Driver: &libvirtxml.DomainDiskDriver{Name: "qemu", Type: "raw"}, Target: &libvirtxml.DomainDiskTarget{Dev: target, Bus: bus},
@@ -63,6 +63,14 @@ func Disk(disk *driverv1.DomainDisk, target string) (*libvirtxml.DomainDisk, err
 	case *driverv1.DiskSource_BlockDevice:
 		x.Source = &libvirtxml.DomainDiskSource{Block: &libvirtxml.DomainDiskSourceBlock{Dev: s.BlockDevice.GetPath()}}
 		x.Driver.Cache, x.Driver.IO = "none", "native"
+	case *driverv1.DiskSource_Rbd:
+		if err := rbd(x, s.Rbd, domain, disk.GetDiskId()); err != nil {
+			return nil, err
+		}
+	case *driverv1.DiskSource_Nbd:
+		if err := nbd(x, s.Nbd); err != nil {
+			return nil, err
+		}
 	default:
 		return nil, errSource
 	}
@@ -85,7 +93,7 @@ type sourceError string
 
 func (e sourceError) Error() string { return string(e) }
 
-const errSource = sourceError("this driver takes files and block devices")
+const errSource = sourceError("this driver takes files, block devices, RBD images and NBD exports")
 
 func busOf(b driverv1.DiskBus) (bus, prefix string) {
 	switch b {

@@ -31,6 +31,7 @@ type Device struct {
 	Target string // "vda", or the tap on the node
 	LinkUp bool   // of an interface
 	Source string // of a disk: path of its file or block device
+	Secret bool   // of a disk: libvirt keeps a key for it
 }
 
 // document is the part of libvirt's XML that is read; all else in it is skipped, which is quicker and takes less memory than the whole.
@@ -87,7 +88,13 @@ type device struct {
 	Source struct {
 		File string `xml:"file,attr"`
 		Dev  string `xml:"dev,attr"`
+		Auth *struct {
+			Username string `xml:"username,attr"`
+		} `xml:"auth"`
 	} `xml:"source"`
+	Auth *struct {
+		Username string `xml:"username,attr"`
+	} `xml:"auth"`
 }
 
 // Read reads a domain's XML.
@@ -123,7 +130,7 @@ func Read(text string) (*Facts, error) {
 func ours(list []device) (out []Device) {
 	for _, d := range list {
 		if id, ok := strings.CutPrefix(d.Alias.Name, aliasPrefix); ok {
-			out = append(out, Device{ID: id, Target: d.Target.Dev, LinkUp: d.Link.State != "down", Source: firstOf(d.Source.File, d.Source.Dev)})
+			out = append(out, Device{ID: id, Target: d.Target.Dev, LinkUp: d.Link.State != "down", Source: firstOf(d.Source.File, d.Source.Dev), Secret: d.Auth != nil || d.Source.Auth != nil})
 		}
 	}
 	return out

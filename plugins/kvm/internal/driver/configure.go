@@ -116,6 +116,8 @@ func capabilities(s setting) *driverv1.ComputeCapabilities {
 		DiskSources: []driverv1.DiskSourceKind{
 			driverv1.DiskSourceKind_DISK_SOURCE_KIND_FILE,
 			driverv1.DiskSourceKind_DISK_SOURCE_KIND_BLOCK_DEVICE,
+			driverv1.DiskSourceKind_DISK_SOURCE_KIND_RBD,
+			driverv1.DiskSourceKind_DISK_SOURCE_KIND_NBD,
 		},
 		InterfaceBindings: []driverv1.InterfaceBindingKind{
 			driverv1.InterfaceBindingKind_INTERFACE_BINDING_KIND_USER_MODE,

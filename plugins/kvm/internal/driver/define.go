@@ -80,6 +80,9 @@ func (d *Driver) define(ctx context.Context, s setting, id string, m mark.Mark, 
 	if err := s.writeFiles(id, spec); err != nil {
 		return nil, err
 	}
+	if err := s.keepSecrets(ctx, id, spec.GetDisks()...); err != nil {
+		return nil, err
+	}
 	d.owned.add(id)
 	// A connection of its own: libvirt may look at QEMU anew first, which takes seconds.
 	return connection.Alone(ctx, s.conn, "define domain "+id, func(l *libvirt.Libvirt) (*domain, error) {

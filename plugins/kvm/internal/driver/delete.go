@@ -51,6 +51,9 @@ func (s setting) undefine(ctx context.Context, have *domain) error {
 			return err
 		}
 	}
+	if err := s.dropSecrets(ctx, have.GetDomainId(), have.keyed()...); err != nil {
+		return err
+	}
 	_, err := connection.Alone(ctx, s.conn, "undefine domain "+have.GetDomainId(), func(l *libvirt.Libvirt) (struct{}, error) {
 		return struct{}{}, l.DomainUndefineFlags(have.lv, undefineAll)
 	})

@@ -35,6 +35,9 @@ func (d *Driver) DetachDisk(ctx context.Context, req *driverv1.DetachDiskRequest
 		return nil, fault.Invalid(fault.Violation{Field: "disk_id", Description: "must be a UUID in lower case"})
 	}
 	out, err := d.remove(ctx, req.GetDomainId(), mark.Device{Kind: mark.Disk, ID: req.GetDiskId()})
+	if err == nil {
+		err = d.setting().dropSecrets(ctx, req.GetDomainId(), req.GetDiskId())
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +61,10 @@ func (s setting) plugDisk(ctx context.Context, have *domain, disk *driverv1.Doma
 			}
 		}
 	}
-	x, err := domainxml.Disk(disk, target)
+	if err := s.keepSecrets(ctx, have.GetDomainId(), disk); err != nil {
+		return err
+	}
+	x, err := domainxml.Disk(have.GetDomainId(), disk, target)
 	if err != nil {
 		return fault.Invalid(fault.Violation{Field: "disk.source", Description: err.Error()})
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 
 	"github.com/digitalocean/go-libvirt"
 	"google.golang.org/protobuf/proto"
@@ -36,7 +37,10 @@ func (d *Driver) UpdateDomain(ctx context.Context, req *driverv1.UpdateDomainReq
 	if err != nil {
 		return nil, err
 	}
-	want := mark.Of(req.GetMark(), spec)
+	if err := s.keepSecrets(ctx, id, spec.GetDisks()...); err != nil { // the key may be another, which no hash tells
+		return nil, err
+	}
+	want, keyed := mark.Of(req.GetMark(), spec), have.keyed()
 	if have.GetSpecHash() != want.Hash() || !proto.Equal(have.GetMark(), req.GetMark()) {
 		// The name in libvirt and, unless the spec names one, the machine type stay for a domain's life.
 		if have, err = d.define(ctx, s, id, want, spec, domainxml.Options{Name: have.defined.Name, MachineType: have.defined.Machine}); err != nil {
@@ -50,6 +54,13 @@ func (d *Driver) UpdateDomain(ctx context.Context, req *driverv1.UpdateDomainReq
 		s.updateLive(ctx, have, want, spec)
 		if have, err = s.find(ctx, id); err != nil {
 			return nil, err
+		}
+	}
+	for _, id := range keyed { // of disks that are gone for good
+		if _, stays := want.Find(mark.Disk, id); !stays && !slices.Contains(have.keyed(), id) {
+			if err := s.dropSecrets(ctx, req.GetDomainId(), id); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return &driverv1.UpdateDomainResponse{Domain: have.Domain}, nil

@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
 	"net"
 	"net/netip"
@@ -198,8 +199,44 @@ func (v *violations) disk(field string, d *driverv1.DomainDisk) {
 		}
 	case *driverv1.DiskSource_BlockDevice:
 		v.path(field+".source.block_device.path", s.BlockDevice.GetPath())
+	case *driverv1.DiskSource_Rbd:
+		v.rbd(field+".source.rbd", s.Rbd)
+	case *driverv1.DiskSource_Nbd:
+		if path := s.Nbd.GetSocketPath(); path != "" {
+			v.path(field+".source.nbd.socket_path", path)
+		} else if _, _, err := net.SplitHostPort(s.Nbd.GetAddress()); err != nil {
+			v.bad(field+".source.nbd.address", "must be host:port, or socket_path an absolute path")
+		}
+		if strings.ContainsFunc(s.Nbd.GetExportName(), control) {
+			v.bad(field+".source.nbd.export_name", "must not hold control characters")
+		}
 	default:
-		v.bad(field+".source", "this driver takes files and block devices")
+		v.bad(field+".source", "this driver takes files, block devices, RBD images and NBD exports")
+	}
+}
+
+// cephName is what pools, namespaces, images and users may be named: nothing that QEMU or libvirt read as more than a name.
+var cephName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+func (v *violations) rbd(field string, s *driverv1.RbdSource) {
+	if len(s.GetMonitors()) == 0 {
+		v.bad(field+".monitors", "must name at least one")
+	}
+	for i, m := range s.GetMonitors() {
+		if _, _, err := net.SplitHostPort(m); err != nil || strings.ContainsFunc(m, control) {
+			v.bad(fmt.Sprintf("%s.monitors[%d]", field, i), "must be host:port")
+		}
+	}
+	for name, text := range map[string]string{"pool": s.GetPool(), "image": s.GetImage(), "namespace": s.GetNamespace(), "user": s.GetUser()} {
+		if !cephName.MatchString(text) && (text != "" || name == "pool" || name == "image") {
+			v.bad(field+"."+name, "must be letters, digits, '.', '_' and '-', beginning with a letter or digit")
+		}
+	}
+	if s.GetKey() != "" && s.GetUser() == "" {
+		v.bad(field+".user", "is required with a key")
+	}
+	if _, err := base64.StdEncoding.DecodeString(s.GetKey()); err != nil {
+		v.bad(field+".key", "must be base64, as Ceph prints it")
 	}
 }
 
