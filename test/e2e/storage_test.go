@@ -284,3 +284,56 @@ func TestStorageLocal(t *testing.T) {
 		return files
 	}})
 }
+
+// A pool of a Ceph cluster: the hypervisor opens the images by itself, with a key that is in libvirt's store of secrets and nowhere else.
+func TestStorageCeph(t *testing.T) {
+	dir, err := os.MkdirTemp("", "lqc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	c, err := lab.StartCeph(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	key, err := c.CreateUser(t.Context(), "lq", "rbd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, func(o *stack.Options) { o.Storage, o.HostNetwork = []string{"ceph"}, true })
+	if err := s.AwaitNode(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wholePath(t, s, backend{
+		driver: "ceph", parameters: map[string]string{"monitors": c.Monitor(), "pool": "rbd", "user": "lq"}, secrets: map[string][]byte{"key": []byte(key)},
+		left: func(t *testing.T) []string {
+			t.Helper()
+			out, err := c.RBD(t.Context(), "ls", "rbd")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.Fields(out)
+		},
+	})
+	if left, err := s.Node.Virsh(t.Context(), "secret-list"); err != nil || strings.Contains(left, "limiquantix") {
+		t.Errorf("keys are left in libvirt: %s, %v", left, err)
+	}
+	// libvirt's own store of secrets is under etc; nothing else on the disk has the key: no log, state file, store, command line or definition.
+	err = filepath.WalkDir(s.Dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() || strings.Contains(path, "/etc/secrets/") {
+			return nil //nolint:nilerr // it went away meanwhile
+		}
+		if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), key) {
+			t.Errorf("the key is in %s", path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

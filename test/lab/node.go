@@ -38,11 +38,15 @@ type Node struct {
 // NodeOption changes how a node starts.
 type NodeOption func(*nodeOptions)
 
-type nodeOptions struct{ detached bool }
+type nodeOptions struct{ detached, hostNetwork bool }
 
 // Detached lets the node outlive the process that starts it; [OpenNode] finds
 // it again. Without it the node dies with its starter, however that ends.
 func Detached() NodeOption { return func(o *nodeOptions) { o.detached = true } }
+
+// HostNetwork leaves the node in the network of its starter, where servers on
+// 127.0.0.1 can be reached from its guests' disks.
+func HostNetwork() NodeOption { return func(o *nodeOptions) { o.hostNetwork = true } }
 
 // StartNode starts a node in dir, which it creates, and returns when its
 // libvirtd answers. Starting again in the dir of a stopped node is a reboot of
@@ -74,7 +78,7 @@ func StartNode(ctx context.Context, dir, name string, opts ...NodeOption) (*Node
 	if err := loadCapabilities(dir); err != nil {
 		return nil, fmt.Errorf("prepare node %s: %w", name, err)
 	}
-	if err := n.launch(o.detached); err != nil {
+	if err := n.launch(o); err != nil {
 		return nil, fmt.Errorf("start node %s: %w", name, err)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, errors.New("its libvirtd did not answer in time"))
@@ -88,14 +92,14 @@ func StartNode(ctx context.Context, dir, name string, opts ...NodeOption) (*Node
 }
 
 // launch starts the first process and begins to wait for its end.
-func (n *Node) launch(detached bool) error {
+func (n *Node) launch(o nodeOptions) error {
 	log, err := os.Create(filepath.Join(n.Dir, "inner.log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	mode := "attached"
-	if detached {
+	if o.detached {
 		mode = "detached"
 	}
 	cmd := exec.Command("/bin/bash", filepath.Join(n.Dir, "inner.sh"), n.Dir, n.Name, mode)
@@ -106,7 +110,10 @@ func (n *Node) launch(detached bool) error {
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWUTS | syscall.CLONE_NEWPID,
 		Setsid:     true, // a terminal's interrupt is for the test, which then stops the node
 	}
-	if !detached {
+	if o.hostNetwork {
+		cmd.SysProcAttr.Cloneflags &^= syscall.CLONE_NEWNET
+	}
+	if !o.detached {
 		if n.hold, err = cmd.StdinPipe(); err != nil {
 			return err
 		}

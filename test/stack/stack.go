@@ -33,6 +33,8 @@ type Options struct {
 	Small map[string]Small
 	// Storage are further storage plugins that the agent loads, by name, each with a pool of its own to be made by the test.
 	Storage []string
+	// HostNetwork lets the hypervisor reach servers on 127.0.0.1.
+	HostNetwork bool
 	// Before, if set, is told libvirtd's socket and says which one the plugin shall use, so that something may stand between.
 	Before func(libvirtd string) (socket string, err error) `json:"-"`
 }
@@ -132,6 +134,9 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 	var how []lab.NodeOption
 	if o.Detached {
 		how = append(how, lab.Detached())
+	}
+	if o.HostNetwork {
+		how = append(how, lab.HostNetwork())
 	}
 	if s.Node, err = lab.StartNode(ctx, filepath.Join(o.Dir, "node"), o.Name, how...); err != nil {
 		return nil, err
