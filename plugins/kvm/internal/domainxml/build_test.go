@@ -184,8 +184,52 @@ func TestTargets(t *testing.T) {
 
 func TestUnknownSourcesAreRefused(t *testing.T) {
 	s := small()
-	s.Disks = []*driverv1.DomainDisk{{DiskId: diskA, Source: &driverv1.DiskSource{Source: &driverv1.DiskSource_Rbd{Rbd: &driverv1.RbdSource{}}}}}
-	if _, err := Build(id, mark.Of(testMark, s), s, Options{}); !fault.Is(err, metav1.Reason_REASON_INVALID_FIELD) {
-		t.Error(err)
+	for _, source := range []*driverv1.DiskSource{
+		nil,
+		{Source: &driverv1.DiskSource_Rbd{Rbd: &driverv1.RbdSource{Monitors: []string{"nowhere"}}}},
+		{Source: &driverv1.DiskSource_Nbd{Nbd: &driverv1.NbdSource{Endpoint: &driverv1.NbdSource_Address{Address: "nowhere"}}}},
+	} {
+		s.Disks = []*driverv1.DomainDisk{{DiskId: diskA, Source: source}}
+		if _, err := Build(id, mark.Of(testMark, s), s, Options{}); !fault.Is(err, metav1.Reason_REASON_INVALID_FIELD) {
+			t.Errorf("%v: %v", source, err)
+		}
+	}
+}
+
+// Disks that the hypervisor opens over the network: addresses and names as they are, the key only by the id of its secret.
+func TestNetworkDisks(t *testing.T) {
+	s := small()
+	s.Disks = []*driverv1.DomainDisk{
+		{DiskId: diskA, Source: &driverv1.DiskSource{Source: &driverv1.DiskSource_Rbd{Rbd: &driverv1.RbdSource{
+			Monitors: []string{"10.0.0.1:6789", "[fd00::1]:6789"}, Pool: "vms", Namespace: "ns", Image: "lq-1", User: "lq", Key: "Y2FuYXJ5",
+		}}}},
+		{DiskId: diskB, Source: &driverv1.DiskSource{Source: &driverv1.DiskSource_Nbd{Nbd: &driverv1.NbdSource{
+			Endpoint: &driverv1.NbdSource_SocketPath{SocketPath: "/run/nbd.sock"}, ExportName: "vol",
+		}}}},
+	}
+	text, err := Build(id, mark.Of(testMark, s), s, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := Secret(id, diskA)
+	if err != nil {
+		t.Fatal(err)
+	}
+	uuid := uuidText(SecretID(id, diskA))
+	flat := strings.Join(strings.Fields(text), " ")
+	for _, want := range []string{
+		`<source protocol="rbd" name="vms/ns/lq-1"> <host name="10.0.0.1" port="6789"></host> <host name="fd00::1" port="6789"></host> </source>`,
+		`<auth username="lq"> <secret type="ceph" uuid="` + uuid + `"></secret> </auth>`,
+		`<source protocol="nbd" name="vol"> <host transport="unix" socket="/run/nbd.sock"></host> </source>`,
+	} {
+		if !strings.Contains(flat, want) {
+			t.Errorf("no %s in %s", want, flat)
+		}
+	}
+	if strings.Contains(text+secret, "Y2FuYXJ5") || strings.Contains(text+secret, "canary") || !strings.Contains(secret, uuid) || !strings.Contains(secret, `private="yes"`) {
+		t.Errorf("the key is in the definition, or the secret is another: %s", secret)
+	}
+	if f, err := Read(text); err != nil || !f.Disks[0].Secret || f.Disks[1].Secret {
+		t.Errorf("%+v, %v", f, err)
 	}
 }
