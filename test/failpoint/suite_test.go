@@ -183,6 +183,17 @@ func (s *suite) perform(ctx context.Context, a act, point, action string) (visit
 var errNotVisited = errors.New("the point was not visited")
 
 // dryRun does every act without a fault and counts who visits what.
+// waiting are the points of pools, volumes and snapshots, whose acts come with the last slice of decision 4.
+var waiting = []string{
+	"agent/internal/reconcile/snapshot.go:", "agent/internal/reconcile/volume.go:Engine.growOpenVolume", "agent/internal/reconcile/volume.go:Engine.growVolume#1:DetachVolume",
+	"agent/internal/reconcile/volume.go:Engine.resizeDisk", "agent/internal/reconcile/volume.go:Engine.restoreVolume",
+	"controller/internal/placement/executor.go:", "controller/internal/service/pool/", "controller/internal/service/snapshot/", "controller/internal/service/volume/",
+}
+
+func waits(point string) bool {
+	return slices.ContainsFunc(waiting, func(p string) bool { return strings.HasPrefix(point, p) })
+}
+
 func (s *suite) dryRun() {
 	for i, a := range acts {
 		began := time.Now()
@@ -198,8 +209,13 @@ func (s *suite) dryRun() {
 		s.t.Logf("act %-30s %5.1fs, %d points", a.name, s.took[i].Seconds(), len(visits))
 	}
 	for _, p := range s.built.Points {
-		if s.visits[p.ID] == 0 {
+		switch visited := s.visits[p.ID] > 0; {
+		case !visited && waits(p.ID):
+			s.t.Logf("no act visits %s (%s) yet", p.ID, p.Kind)
+		case !visited:
 			s.t.Errorf("no act visits %s (%s)", p.ID, p.Kind)
+		case waits(p.ID):
+			s.t.Errorf("an act visits %s: take it off the list of those that wait for one", p.ID)
 		}
 		slices.SortFunc(s.acts[p.ID], func(a, b int) int { return cmp.Compare(s.cost(a), s.cost(b)) })
 	}
@@ -219,7 +235,7 @@ type trial struct{ point, action string }
 func (s *suite) trials(full bool) {
 	var all []trial
 	for _, p := range s.built.Points {
-		if strings.Contains(p.ID, os.Getenv(onlyEnv)) {
+		if strings.Contains(p.ID, os.Getenv(onlyEnv)) && !waits(p.ID) {
 			for _, a := range actions {
 				all = append(all, trial{p.ID, a})
 			}

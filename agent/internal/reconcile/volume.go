@@ -211,10 +211,10 @@ func (e *Engine) growVolume(ctx context.Context, w *want, driver string, vol *dr
 	defer release()
 	e.reportVolume(w, &storagev1.VolumeStatus{Phase: storagev1.VolumePhase_VOLUME_PHASE_RESIZING}, false)
 	online := slices.Contains(p.Capabilities.GetStorage().GetFeatures(), driverv1.StorageFeature_STORAGE_FEATURE_RESIZE_ONLINE)
-	if user != nil && user.on && !online { // the hypervisor has it open, and grows it
+	if user != nil && user.on && vol.GetAttached() && !online { // the hypervisor has it open, and grows it
 		return e.growOpenVolume(ctx, driver, vol, user, size)
 	}
-	if user != nil && !user.on && !online { // attached for a VM that is off
+	if user != nil && !user.on && vol.GetAttached() && !online { // attached for a VM that is off
 		e.sourcesChanged(vol.GetVolumeId())
 		err := e.poolCall(ctx, driver, vol.GetPoolId(), "DetachVolume", usualCall, func(ctx context.Context) error {
 			_, err := e.plugins.Storage(driver).DetachVolume(ctx, &driverv1.DetachVolumeRequest{PoolId: vol.GetPoolId(), VolumeId: vol.GetVolumeId()})
@@ -233,7 +233,7 @@ func (e *Engine) growVolume(ctx context.Context, w *want, driver string, vol *dr
 		}
 		return err
 	})
-	if err == nil && user != nil && user.on { // and its guest is told
+	if err == nil && user != nil && user.on && e.resizesDisks(user.driver) { // and its guest is told; else it sees it at its next start
 		err = e.resizeDisk(ctx, user, vol.GetVolumeId(), vol.GetSizeBytes())
 	}
 	return vol, err
@@ -241,6 +241,9 @@ func (e *Engine) growVolume(ctx context.Context, w *want, driver string, vol *dr
 
 // growOpenVolume has the hypervisor grow a volume that a running domain has open, and asks the storage driver what came of it.
 func (e *Engine) growOpenVolume(ctx context.Context, driver string, vol *driverv1.Volume, user *diskUser, size int64) (*driverv1.Volume, error) {
+	if !e.resizesDisks(user.driver) {
+		return nil, fault.New(metav1.Reason_REASON_NO_CAPABILITY, "plugin %s does not resize disks of running domains", user.driver).WithRemedy("stop the VM first")
+	}
 	if err := e.resizeDisk(ctx, user, vol.GetVolumeId(), size); err != nil {
 		return nil, err
 	}
@@ -257,14 +260,12 @@ func (e *Engine) growOpenVolume(ctx context.Context, driver string, vol *driverv
 	return vol, err
 }
 
+func (e *Engine) resizesDisks(driver string) bool {
+	p, _ := e.plugins.Plugin(driver)
+	return slices.Contains(p.Capabilities.GetCompute().GetFeatures(), driverv1.ComputeFeature_COMPUTE_FEATURE_DISK_RESIZE)
+}
+
 func (e *Engine) resizeDisk(ctx context.Context, user *diskUser, volume string, size int64) error {
-	p, err := e.pluginFor(user.driver)
-	if err != nil {
-		return err
-	}
-	if !slices.Contains(p.Capabilities.GetCompute().GetFeatures(), driverv1.ComputeFeature_COMPUTE_FEATURE_DISK_RESIZE) {
-		return fault.New(metav1.Reason_REASON_NO_CAPABILITY, "plugin %s does not resize disks of running domains", user.driver).WithRemedy("stop the VM first")
-	}
 	return e.call(ctx, user.driver, "", "ResizeDisk", usualCall, func(ctx context.Context) error {
 		_, err := e.plugins.Compute(user.driver).ResizeDisk(ctx, &driverv1.ResizeDiskRequest{DomainId: user.vm, DiskId: volume, SizeBytes: size})
 		return err
