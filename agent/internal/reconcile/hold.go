@@ -57,12 +57,27 @@ func (e *Engine) recordOf(k realised.Key) realised.Record {
 	return r
 }
 
+// snapshotUnderWay reports whether a snapshot of a volume is wanted and not taken yet: the domain may have gone over to an overlay that is not the volume yet, so
+// until then nothing is defined or started by what the storage driver says. Called under Engine.mu.
+func (e *Engine) snapshotUnderWay(volume string) bool {
+	for k, w := range e.wants {
+		d := w.obj.GetVolumeSnapshot()
+		if d == nil || d.GetSnapshot().GetSpec().GetVolumeId() != volume || e.hopeless[k] == w {
+			continue
+		}
+		if rec := e.recordOf(k); !rec.Made && (rec.Begun || !d.GetAbsent()) {
+			return true
+		}
+	}
+	return false
+}
+
 // mayStart notes that a VM is being started, unless a volume of it is held.
 func (r *vmRun) mayStart() error {
 	r.e.mu.Lock()
 	defer r.e.mu.Unlock()
 	for _, v := range r.d.GetVolumes() {
-		if r.e.held[v.GetVolumeId()] {
+		if r.e.held[v.GetVolumeId()] || r.e.snapshotUnderWay(v.GetVolumeId()) {
 			return fault.New(metav1.Reason_REASON_BUSY, "its volume %s is being worked on", v.GetVolumeId())
 		}
 	}

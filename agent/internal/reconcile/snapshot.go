@@ -69,6 +69,7 @@ func (e *Engine) reconcileSnapshot(ctx context.Context, w *want) (time.Duration,
 		e.reporter.Snapshot(rep)
 	}
 	e.dependents(r.key)
+	e.dependents(realised.Key{Kind: realised.KindVolume, ID: d.GetSnapshot().GetSpec().GetVolumeId()}) // VMs may wait
 	return never, resultOK
 }
 
@@ -107,6 +108,12 @@ func (r *snapRun) realise(ctx context.Context) (snap *driverv1.Snapshot, quiesce
 	}
 	defer release()
 	r.user = user
+	if !r.rec.Begun {
+		r.rec.Begun = true
+		if err := r.e.store.PutNow(r.rec); err != nil {
+			return nil, false, fault.New(metav1.Reason_REASON_INTERNAL, "that a snapshot is begun cannot be noted: %w", err)
+		}
+	}
 	quiesced, err = r.quiesce(ctx)
 	if err != nil {
 		return nil, false, err

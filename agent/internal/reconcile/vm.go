@@ -507,6 +507,8 @@ func (e *Engine) volumesWait(d *agentv1.DesiredVM) volumesWait {
 		switch {
 		case w == nil:
 			return volumesWait{Message: fmt.Sprintf("disk %q waits for its volume %s to be assigned to this node", v.GetDiskName(), v.GetVolumeId())}
+		case e.snapshotUnderWay(v.GetVolumeId()):
+			return volumesWait{Message: fmt.Sprintf("disk %q: a snapshot of its volume is being taken", v.GetDiskName())}
 		case s != nil && s.ready:
 		case s != nil && s.problem != "":
 			return volumesWait{Message: fmt.Sprintf("disk %q: %s", v.GetDiskName(), s.problem), Reason: s.reason, Retry: s.retry, Permanent: s.permanent == w}

@@ -195,7 +195,7 @@ func (s *Service) renderVolume(nodeID, id string) *agentv1.DesiredVolume {
 		d.Volume.Status = &storagev1.VolumeStatus{Phase: v.GetStatus().GetPhase(), SizeBytes: v.GetStatus().GetSizeBytes(), Format: v.GetStatus().GetFormat()}
 		return d
 	}
-	if r := rec.GetRestore(); r != nil {
+	if r := rec.GetRestore(); r != nil && !r.GetDone() { // never again: whoever lost its memory would undo what was written since
 		d.Restore = &agentv1.VolumeRestore{SnapshotId: r.GetSnapshotId(), RestoreGeneration: r.GetRestoreGeneration()}
 	}
 	if owner := rec.GetOwnerVmId(); owner != "" {
