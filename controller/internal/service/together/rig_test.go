@@ -191,6 +191,7 @@ type fakeAgent struct {
 	vms      map[string]*agentv1.DesiredVM
 	pools    map[string]*agentv1.DesiredPool
 	volumes  map[string]*agentv1.DesiredVolume
+	restored map[string]*agentv1.VolumeRestore // by volume, the last that was asked for
 	snapped  map[string]*agentv1.DesiredVolumeSnapshot
 	sent     int // upserts and removals that came
 	snaps    int
@@ -224,7 +225,7 @@ func (r *rig) join(name string, cpus int32, memory int64) *fakeAgent {
 // joinBy is join of an agent whose messages take a link.
 func (r *rig) joinBy(l *link, name string, cpus int32, memory int64) *fakeAgent {
 	r.t.Helper()
-	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, pools: map[string]*agentv1.DesiredPool{}, volumes: map[string]*agentv1.DesiredVolume{}, snapped: map[string]*agentv1.DesiredVolumeSnapshot{}, link: l}
+	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, pools: map[string]*agentv1.DesiredPool{}, volumes: map[string]*agentv1.DesiredVolume{}, restored: map[string]*agentv1.VolumeRestore{}, snapped: map[string]*agentv1.DesiredVolumeSnapshot{}, link: l}
 	a.start(cpus, memory)
 	return a
 }
@@ -296,6 +297,9 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 		}
 		if v := m.Upsert.GetVolume(); v != nil {
 			a.volumes[v.GetVolume().GetMeta().GetId()] = v
+			if back := v.GetRestore(); back != nil {
+				a.restored[v.GetVolume().GetMeta().GetId()] = back
+			}
 		}
 		if s := m.Upsert.GetVolumeSnapshot(); s != nil {
 			a.snapped[s.GetSnapshot().GetMeta().GetId()] = s

@@ -221,11 +221,12 @@ func TestSnapshotLife(t *testing.T) {
 		}
 		r.done(back.GetOperation().GetId())
 		a.mu.Lock()
-		got := a.volumes[id].GetRestore()
+		got := a.restored[id]
 		a.mu.Unlock()
 		if got.GetRestoreGeneration() != n || got.GetSnapshotId() != snap {
 			t.Errorf("the node has %v", got)
 		}
+		r.until("what is done is asked for no longer", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.volumes[id].GetRestore() == nil })
 	}
 	clone := r.madeVolume("clone", &storagev1.VolumeSpec{Source: &storagev1.VolumeSource{Source: &storagev1.VolumeSource_SnapshotId{SnapshotId: "s1"}}})
 	if v := r.volume(clone); v.GetSpec().GetSizeBytes() != 1<<20 || v.GetSpec().GetSource().GetSnapshotId() != snap {
