@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -207,7 +208,27 @@ func TestBadInputIsNamed(t *testing.T) {
 	}
 }
 
-// The contract of the SDK, against the real directory pool.
+// The contract of the SDK, against the real directory pool; of all that the suite made no file is left.
 func TestConformance(t *testing.T) {
-	conformance.Test(t, conformance.Options{Plugin: host.Spec{Dir: build(t), ConfigJSON: "{}"}})
+	path := filepath.Join(t.TempDir(), "pool")
+	conformance.Test(t, conformance.Options{
+		Plugin: host.Spec{Dir: build(t), ConfigJSON: `{"roots":["` + filepath.Dir(path) + `"]}`},
+		Storage: conformance.StorageOptions{Parameters: map[string]string{"path": path}, Objects: func(context.Context) ([]string, error) {
+			return files(path)
+		}},
+	})
+}
+
+// files are all files of a pool but its marker.
+func files(path string) (names []string, err error) {
+	err = filepath.WalkDir(path, func(name string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil && !d.IsDir() && d.Name() != ".limiquantix-pool" {
+			names = append(names, name)
+		}
+		return err
+	})
+	return names, err
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	"github.com/limiquantix/limiquantix/sdk"
@@ -98,6 +99,10 @@ func TestDefectsAreNoticed(t *testing.T) {
 		"deletes-attached":                "storage/attach/protects",
 		"one-page":                        "storage/volume/pages",
 		"no-checksum":                     "storage/image/wrong-checksum",
+		"logs-secrets":                    "storage/secrets/kept",
+		"resizes-attached":                "storage/resize/attached",
+		"restore-shrinks":                 "storage/snapshot/size",
+		"snapshots-follow":                "storage/snapshot/keeps-content",
 		"deletes-used":                    "network/delete/in-use",
 		"takes-older-rules":               "network/rules/generations",
 	} {
@@ -118,5 +123,34 @@ func TestDefectsAreNoticed(t *testing.T) {
 				t.Errorf("%d checks ran: %v", ran, err)
 			}
 		})
+	}
+}
+
+// What is in the backend after the last check and was not before the first is a leak; what was there before is not.
+func TestLeaksAreNoticed(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]conformance.Outcome{"": conformance.Passed, "left": conformance.Failed} {
+		o := options(t, map[string]any{})
+		o.Only = []string{"storage/leaks/none"}
+		calls := 0
+		o.Storage.Objects = func(context.Context) ([]string, error) {
+			calls++
+			if calls > 1 && name != "" {
+				return []string{"before", name}, nil
+			}
+			return []string{"before"}, nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if name != "" {
+			o.Storage.LeakTimeout = time.Second
+		}
+		if err := conformance.Run(ctx, o, func(r conformance.Result) {
+			if r.Outcome != want {
+				t.Errorf("%q: %s %s", name, r.Outcome, r.Detail)
+			}
+		}); err != nil || calls < 2 {
+			t.Errorf("%d calls: %v", calls, err)
+		}
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,8 +23,11 @@ import (
 type Env struct {
 	o        Options
 	facts    *driverv1.HostFacts
-	poolID   string  // of the storage suite
-	onLaunch func(T) // called when the plugin has been launched again; may be nil
+	poolID   string   // of the storage suite
+	onLaunch func(T)  // called when the plugin has been launched again; may be nil
+	objects  []string // what the backend held in the beginning
+	canary   string   // a secret that no plugin needs
+	watch    *watch
 
 	mu sync.Mutex
 	p  *host.Process
@@ -31,8 +36,14 @@ type Env struct {
 // newEnv launches the plugin. What it made is gone when t ends.
 func newEnv(t T, o Options) *Env {
 	t.Helper()
-	e := &Env{o: o.withDefaults(), poolID: newID()}
+	e := &Env{o: o.withDefaults(), poolID: newID(), canary: "canary-" + newID()}
 	spec := &e.o.Plugin
+	e.watch = newWatch(slices.Concat([][]byte{[]byte(e.canary)}, slices.Collect(maps.Values(o.Plugin.Secrets)), slices.Collect(maps.Values(o.Storage.Secrets)))...)
+	log := spec.Logger
+	if log == nil {
+		log = slog.Default()
+	}
+	spec.Logger = slog.New(handler{log.Handler(), e.watch})
 	if spec.RuntimeDir == "" {
 		spec.RuntimeDir = tempDir(t)
 	}
@@ -49,6 +60,7 @@ func newEnv(t T, o Options) *Env {
 		}
 	}
 	e.facts = spec.Host
+	e.countObjects(t)
 	e.launch(t)
 	t.Cleanup(func() { e.stop(t) })
 	return e
@@ -93,7 +105,7 @@ func (e *Env) compute() driverv1.ComputeDriverServiceClient {
 }
 
 func (e *Env) storage() driverv1.StorageDriverServiceClient {
-	return driverv1.NewStorageDriverServiceClient(e.process().Conn())
+	return driverv1.NewStorageDriverServiceClient(conn{e.process().Conn(), e.watch})
 }
 
 func (e *Env) network() driverv1.NetworkDriverServiceClient {
@@ -137,7 +149,7 @@ func (e *Env) kill(t T) {
 // as launches the plugin once more, for another node, and returns an Env of it. It is stopped when the check ends.
 func (e *Env) as(t T, nodeID string) *Env {
 	t.Helper()
-	other := &Env{o: e.o, poolID: e.poolID, facts: proto.CloneOf(e.facts)}
+	other := &Env{o: e.o, poolID: e.poolID, facts: proto.CloneOf(e.facts), watch: e.watch, canary: e.canary}
 	other.facts.NodeId = nodeID
 	other.o.Plugin.Host = other.facts
 	other.launch(t)

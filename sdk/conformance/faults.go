@@ -34,7 +34,7 @@ func wrappers() []wrapper {
 }
 
 func repeated(t T, _ *Env, call func(context.Context) error) {
-	for i := range 3 {
+	for i := range 10 {
 		if err := call(within(t)); err != nil {
 			t.Errorf("call %d: %v", i+1, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"time"
 
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	"github.com/limiquantix/limiquantix/sdk/host"
@@ -42,6 +43,11 @@ type StorageOptions struct {
 	VolumeBytes int64
 	// Write writes n bytes of a pattern at an offset of an attached volume. nil = files and block devices are written, qcow2 by qemu-io.
 	Write func(ctx context.Context, src *driverv1.DiskSource, pattern byte, offset, n int64) error
+	// Objects names what the backend holds for volumes, snapshots and image copies, however they came to be there: files, logical volumes, RBD images. After the
+	// last check there must be none that was not there before the first. What belongs to the pool itself is left out. nil = only lists of the plugin are looked at.
+	Objects func(ctx context.Context) ([]string, error)
+	// LeakTimeout is how long a backend may take to clear away what was deleted; 0 = 90 s.
+	LeakTimeout time.Duration
 }
 
 // NetworkOptions are what the network suite needs to know of the backend.
@@ -70,6 +76,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Storage.VolumeBytes == 0 {
 		o.Storage.VolumeBytes = 4 << 20
+	}
+	if o.Storage.LeakTimeout == 0 {
+		o.Storage.LeakTimeout = callTimeout
 	}
 	if o.Network.Spec == nil {
 		o.Network.Spec = func(n int) *driverv1.NetworkSpec {

@@ -37,8 +37,9 @@ func storageChecks() []*Check {
 		{Name: "storage/snapshot/life", Contract: "CreateSnapshot takes a point-in-time copy; volumes made from it stay whole when it is deleted.", Storage: snapshots, run: snapshotLife},
 		{Name: "storage/capabilities/honest", Contract: "What is not advertised answers UNIMPLEMENTED.", run: storageHonest},
 	}
-	checks = append(append(checks, imageChecks()...), contentChecks()...)
-	checks = append(checks, faultChecks("storage", storageVerbs(), func(c *Check, v verb) { c.Storage = driverv1.StorageFeature(v.needs) })...)
+	checks = slices.Concat(checks, imageChecks(), contentChecks(), limitChecks())
+	checks = append(checks, faultChecks("storage", append(storageVerbs(), contentVerbs()...), func(c *Check, v verb) { c.Storage = driverv1.StorageFeature(v.needs) })...)
+	checks = append(checks, closingChecks()...)
 	for _, c := range checks {
 		c.Kind = storage
 	}
@@ -387,26 +388,6 @@ func storageWrongIDs(t T, e *Env) {
 	v := p.volume(t)
 	v.req.Mark = e.mark(newID())
 	refused(t, "a mark of another object", e.storage().CreateVolume, v.req, codes.InvalidArgument)
-}
-
-func storageHonest(t T, e *Env) {
-	p, c, ctx := e.pool(t), e.storage(), within(t)
-	v := p.made(t)
-	errOf := func(_ any, err error) error { return err }
-	for f, err := range map[driverv1.StorageFeature]error{
-		resizes:   errOf(c.ResizeVolume(ctx, &driverv1.ResizeVolumeRequest{PoolId: p.id, VolumeId: newID(), SizeBytes: 1 << 20})),
-		snapshots: errOf(c.ListSnapshots(ctx, &driverv1.ListSnapshotsRequest{PoolId: p.id})),
-		driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT_RESTORE: errOf(c.RestoreSnapshot(ctx, &driverv1.RestoreSnapshotRequest{PoolId: p.id, SnapshotId: newID(), VolumeId: v.id})),
-	} {
-		advertised := slices.Contains(e.caps().GetStorage().GetFeatures(), f)
-		if got := code(err); (got == codes.Unimplemented) == advertised {
-			t.Errorf("%s: advertised %v, answered %s", f, advertised, got)
-		}
-	}
-	caps := e.caps().GetStorage()
-	if len(caps.GetFormats()) == 0 || len(caps.GetDiskSources()) == 0 || caps.GetSizeGranularityBytes() < 1 || caps.GetOnlineSnapshots() == 0 {
-		t.Errorf("capabilities: %v", caps)
-	}
 }
 
 // storageVerbs are the changing calls of the storage contract, each to be borne under each fault.

@@ -114,6 +114,9 @@ func (s *storageDriver) RestoreSnapshot(ctx context.Context, req *driverv1.Resto
 			return inUse(id)
 		}
 		x.putBytes(contentTable, pool+"/"+id, x.bytes(frozenTable, pool+"/"+req.GetSnapshotId()))
+		if s.defect("restore-shrinks") {
+			r.Volume.SizeBytes = snap.GetSizeBytes()
+		}
 		return x.put(volumeTable, pool+"/"+id, r.Volume)
 	})
 }

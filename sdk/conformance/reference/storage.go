@@ -3,6 +3,7 @@ package reference
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -57,6 +58,9 @@ func (s *storageDriver) EnsurePool(ctx context.Context, req *driverv1.EnsurePool
 	}
 	for k := range req.GetParameters() {
 		return nil, fault.Invalid(fault.Violation{Field: "parameters." + k, Description: "unknown parameter"})
+	}
+	if s.defect("logs-secrets") {
+		slog.Info("pool", "secrets", fmt.Sprintf("%s", req.GetSecrets()))
 	}
 	unlock, err := s.keys.Lock("pool/" + id)
 	if err != nil {
@@ -231,6 +235,9 @@ func (s *storageDriver) source(x *tx, pool string, src *driverv1.VolumeSource) (
 		if !x.get(snapshotTable, pool+"/"+src.SnapshotId, snap) {
 			return nil, 0, notFound(metav1.Reason_REASON_SNAPSHOT_NOT_FOUND, "snapshot", src.SnapshotId)
 		}
+		if s.defect("snapshots-follow") {
+			return x.bytes(contentTable, pool+"/"+snap.GetVolumeId()), snap.GetSizeBytes(), nil
+		}
 		return x.bytes(frozenTable, pool+"/"+src.SnapshotId), snap.GetSizeBytes(), nil
 	case *driverv1.VolumeSource_VolumeId:
 		v, err := s.volume(x, pool, src.VolumeId)
@@ -310,7 +317,7 @@ func (s *storageDriver) ResizeVolume(ctx context.Context, req *driverv1.ResizeVo
 		switch {
 		case size < r.Volume.GetSizeBytes() || size > maxVolume:
 			return fault.New(metav1.Reason_REASON_SIZE_OUT_OF_RANGE, "size_bytes %d is outside %d to %d", size, r.Volume.GetSizeBytes(), int64(maxVolume))
-		case r.Volume.GetAttached():
+		case r.Volume.GetAttached() && !s.defect("resizes-attached"):
 			return inUse(req.GetVolumeId())
 		}
 		r.Volume.SizeBytes = size

@@ -41,6 +41,10 @@ type Config struct {
 		Parameters  map[string]string `json:"parameters"`
 		Secrets     map[string]string `json:"secrets"`
 		VolumeBytes int64             `json:"volume_bytes"`
+		// WriteCommand writes to an attached volume, see commands.go; without it files, block devices and qcow2 are written to.
+		WriteCommand []string `json:"write_command"`
+		// ObjectsCommand prints what the backend holds, a name a line.
+		ObjectsCommand []string `json:"objects_command"`
 	} `json:"storage"`
 	Network struct {
 		Specs []json.RawMessage `json:"specs"` // limiquantix.driver.v1.NetworkSpec, at least two that can be there together
@@ -109,6 +113,12 @@ func options(dir, file string) (o conformance.Options, err error) {
 	o.Plugin.ConfigJSON, o.Plugin.Secrets = string(c.Config), secrets(c.Secrets)
 	o.Compute.GuestReboots, o.Compute.GuestSpeaks = c.Compute.GuestReboots, c.Compute.GuestSpeaks
 	o.Storage = conformance.StorageOptions{Parameters: c.Storage.Parameters, Secrets: secrets(c.Storage.Secrets), VolumeBytes: c.Storage.VolumeBytes}
+	if argv := c.Storage.WriteCommand; len(argv) > 0 {
+		o.Storage.Write = writeBy(argv)
+	}
+	if argv := c.Storage.ObjectsCommand; len(argv) > 0 {
+		o.Storage.Objects = objectsBy(argv)
+	}
 	if len(c.Compute.Spec) > 0 {
 		spec := &driverv1.DomainSpec{}
 		if err := protojson.Unmarshal(c.Compute.Spec, spec); err != nil {
