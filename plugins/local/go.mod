@@ -7,7 +7,6 @@ require (
 	github.com/limiquantix/limiquantix/proto v0.0.0
 	github.com/limiquantix/limiquantix/sdk v0.0.0
 	github.com/limiquantix/limiquantix/sdk/conformance v0.0.0-00010101000000-000000000000
-	google.golang.org/grpc v1.85.0
 )
 
 require (
@@ -23,6 +22,7 @@ require (
 	golang.org/x/sys v0.48.0 // indirect
 	golang.org/x/text v0.42.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261104224025-d1e00e9f33ab // indirect
+	google.golang.org/grpc v1.85.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )
 

@@ -4,9 +4,9 @@ package driver
 import (
 	"context"
 	"path/filepath"
-	"strings"
 	"sync"
 
+	"github.com/limiquantix/limiquantix/plugins/kit/filedriver"
 	"github.com/limiquantix/limiquantix/plugins/kit/filepool"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
@@ -20,19 +20,16 @@ const Schema = `{"$schema":"https://json-schema.org/draft/2020-12/schema","type"
 
 // Driver serves StorageDriverService. Its pools are those that EnsurePool opened since it started.
 type Driver struct {
-	driverv1.UnimplementedStorageDriverServiceServer
+	filedriver.Driver
 	*sdk.BasePlugin
-
-	keys sdk.KeyLock
 
 	mu    sync.Mutex
 	host  *driverv1.HostFacts
 	roots []string
-	pools map[string]*filepool.Pool
 }
 
 // New makes a driver; set BasePlugin before it is served.
-func New() *Driver { return &Driver{pools: map[string]*filepool.Pool{}} }
+func New() *Driver { return &Driver{} }
 
 type config struct {
 	Roots []string `json:"roots"`
@@ -55,18 +52,7 @@ func (d *Driver) ConfigureDriver(_ context.Context, c *sdk.Config) (*driverv1.Ge
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.host, d.roots = c.Host, append(cfg.Roots, c.Host.GetStateDirectory())
-	return &driverv1.GetCapabilitiesResponse{Storage: &driverv1.StorageCapabilities{
-		Features: []driverv1.StorageFeature{
-			driverv1.StorageFeature_STORAGE_FEATURE_RESIZE, driverv1.StorageFeature_STORAGE_FEATURE_THIN,
-			driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT, driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT_RESTORE,
-			driverv1.StorageFeature_STORAGE_FEATURE_VOLUME_FROM_SNAPSHOT, driverv1.StorageFeature_STORAGE_FEATURE_CLONE,
-			driverv1.StorageFeature_STORAGE_FEATURE_EXPORT, driverv1.StorageFeature_STORAGE_FEATURE_IMPORT,
-		},
-		OnlineSnapshots:      driverv1.OnlineSnapshotMode_ONLINE_SNAPSHOT_MODE_COMPUTE_SWITCH,
-		Formats:              []driverv1.VolumeFormat{driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2, driverv1.VolumeFormat_VOLUME_FORMAT_RAW},
-		SizeGranularityBytes: filepool.Granularity,
-		DiskSources:          []driverv1.DiskSourceKind{driverv1.DiskSourceKind_DISK_SOURCE_KIND_FILE},
-	}}, nil
+	return filedriver.Capabilities(false), nil
 }
 
 // EnsurePool opens the directory that parameter "path" names; without it, a directory below the plugin's state directory.
@@ -75,14 +61,15 @@ func (d *Driver) EnsurePool(_ context.Context, req *driverv1.EnsurePoolRequest) 
 	if err := filepool.CheckID("pool_id", id); err != nil {
 		return nil, err
 	}
-	unlock, err := d.keys.Lock("pool/" + id)
+	unlock, err := d.Keys.Lock("pool/" + id)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	d.mu.Lock()
-	host, roots, open := d.host, d.roots, d.pools[id]
+	host, roots := d.host, d.roots
 	d.mu.Unlock()
+	open := d.Pool(id)
 	path := filepath.Join(host.GetStateDirectory(), "pools", id)
 	var options filepool.Options
 	for k, v := range req.GetParameters() {
@@ -105,84 +92,7 @@ func (d *Driver) EnsurePool(_ context.Context, req *driverv1.EnsurePoolRequest) 
 		if open, err = filepool.Open(id, path, filepool.Owner{ClusterID: host.GetClusterId(), NodeID: host.GetNodeId()}, options); err != nil {
 			return nil, err
 		}
-		d.mu.Lock()
-		d.pools[id] = open
-		d.mu.Unlock()
+		d.Put(id, open)
 	}
 	return &driverv1.EnsurePoolResponse{Pool: open.State()}, nil
-}
-
-// ReleasePool closes a pool.
-func (d *Driver) ReleasePool(_ context.Context, req *driverv1.ReleasePoolRequest) (*driverv1.ReleasePoolResponse, error) {
-	unlock, err := d.keys.Lock("pool/" + req.GetPoolId())
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	d.mu.Lock()
-	p := d.pools[req.GetPoolId()]
-	d.mu.Unlock()
-	if p == nil {
-		return &driverv1.ReleasePoolResponse{}, nil
-	}
-	for after := ""; ; {
-		vs, next, err := p.ListVolumes(after, 1000)
-		if err != nil {
-			return nil, err
-		}
-		for _, v := range vs {
-			if v.GetAttached() {
-				return nil, fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s of pool %s is attached", v.GetVolumeId(), req.GetPoolId())
-			}
-		}
-		if after = next; after == "" {
-			break
-		}
-	}
-	d.mu.Lock()
-	delete(d.pools, req.GetPoolId())
-	d.mu.Unlock()
-	return &driverv1.ReleasePoolResponse{}, p.Close()
-}
-
-// GetPool reads health and capacity.
-func (d *Driver) GetPool(_ context.Context, req *driverv1.GetPoolRequest) (*driverv1.GetPoolResponse, error) {
-	p, err := d.pool(req.GetPoolId())
-	if err != nil {
-		return nil, err
-	}
-	return &driverv1.GetPoolResponse{Pool: p.State()}, nil
-}
-
-// pool finds an ensured pool.
-func (d *Driver) pool(id string) (*filepool.Pool, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if p := d.pools[id]; p != nil {
-		return p, nil
-	}
-	return nil, fault.New(metav1.Reason_REASON_POOL_NOT_FOUND, "pool %q is not ensured on this node", id).WithRemedy("call EnsurePool first")
-}
-
-// locked finds a pool and takes the keys of objects in it.
-func (d *Driver) locked(poolID string, keys ...string) (*filepool.Pool, func(), error) {
-	p, err := d.pool(poolID)
-	if err != nil {
-		return nil, nil, err
-	}
-	for i := range keys {
-		keys[i] = strings.Join([]string{poolID, keys[i]}, "/")
-	}
-	unlock, err := d.keys.Lock(keys...)
-	return p, unlock, err
-}
-
-// pageSize is the default and upper bound of list pages.
-const pageSize = 1000
-
-func limit(n int32) int {
-	if n <= 0 || n > pageSize {
-		return pageSize
-	}
-	return int(n)
 }

@@ -1,4 +1,4 @@
-package driver
+package filedriver
 
 import (
 	"context"
