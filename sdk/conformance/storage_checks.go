@@ -80,15 +80,13 @@ func (p *pool) volume(t T) *volume {
 	id := newID()
 	v := &volume{pool: p, id: id, req: &driverv1.CreateVolumeRequest{PoolId: p.id, VolumeId: id, Mark: p.e.mark(id), SizeBytes: p.e.o.Storage.VolumeBytes}}
 	t.Cleanup(func() {
-		ctx, cancel := cleanupContext()
-		defer cancel()
-		_, err := p.e.storage().DetachVolume(ctx, &driverv1.DetachVolumeRequest{PoolId: p.id, VolumeId: id})
-		if err == nil {
-			_, err = p.e.storage().DeleteVolume(ctx, &driverv1.DeleteVolumeRequest{PoolId: p.id, VolumeId: id})
-		}
-		if err != nil {
-			t.Errorf("cleaning up: %v", err)
-		}
+		cleanUp(t, func(ctx context.Context) error {
+			_, err := p.e.storage().DetachVolume(ctx, &driverv1.DetachVolumeRequest{PoolId: p.id, VolumeId: id})
+			if err == nil {
+				_, err = p.e.storage().DeleteVolume(ctx, &driverv1.DeleteVolumeRequest{PoolId: p.id, VolumeId: id})
+			}
+			return err
+		})
 	})
 	return v
 }

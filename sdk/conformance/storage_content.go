@@ -273,15 +273,13 @@ func (v *volume) snapshot(t T) (id string, got *driverv1.CreateSnapshotResponse)
 	t.Helper()
 	id = newID()
 	t.Cleanup(func() {
-		ctx, cancel := cleanupContext()
-		defer cancel()
-		_, err := v.e.storage().DetachVolume(ctx, v.detachRequest()) // which ends what is pending
-		if err == nil {
-			_, err = v.e.storage().DeleteSnapshot(ctx, &driverv1.DeleteSnapshotRequest{PoolId: v.pool.id, SnapshotId: id})
-		}
-		if err != nil {
-			t.Errorf("cleaning up: %v", err)
-		}
+		cleanUp(t, func(ctx context.Context) error {
+			_, err := v.e.storage().DetachVolume(ctx, v.detachRequest()) // which ends what is pending
+			if err == nil {
+				_, err = v.e.storage().DeleteSnapshot(ctx, &driverv1.DeleteSnapshotRequest{PoolId: v.pool.id, SnapshotId: id})
+			}
+			return err
+		})
 	})
 	return id, call(t, v.e.storage().CreateSnapshot, v.snapshotRequest(id))
 }

@@ -3,6 +3,9 @@ package conformance
 import (
 	"context"
 	"slices"
+	"time"
+
+	"google.golang.org/grpc/codes"
 
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
@@ -75,5 +78,30 @@ func secretsKept(t T, e *Env) {
 	}
 	for _, where := range e.watch.seen() {
 		t.Errorf("a secret is in %s", where)
+	}
+}
+
+// cleanUp removes what a check has made. A backend may take a while to forget a plugin that was killed, and keep what that one had open.
+func cleanUp(t T, remove func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := cleanupContext()
+	defer cancel()
+	tick := time.NewTicker(500 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := remove(ctx)
+		if err == nil {
+			return
+		}
+		if c := code(err); c != codes.FailedPrecondition && c != codes.Aborted {
+			t.Errorf("cleaning up: %v", err)
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Errorf("cleaning up, again and again: %v", err)
+			return
+		case <-tick.C:
+		}
 	}
 }

@@ -124,11 +124,10 @@ func (v *volume) volume(t T) *volume { return v.pool.volume(t) }
 // forget removes a snapshot when the check ends.
 func (v *volume) forget(t T, id string) {
 	t.Cleanup(func() {
-		ctx, cancel := cleanupContext()
-		defer cancel()
-		if _, err := v.e.storage().DeleteSnapshot(ctx, &driverv1.DeleteSnapshotRequest{PoolId: v.pool.id, SnapshotId: id}); err != nil {
-			t.Errorf("cleaning up: %v", err)
-		}
+		cleanUp(t, func(ctx context.Context) error {
+			_, err := v.e.storage().DeleteSnapshot(ctx, &driverv1.DeleteSnapshotRequest{PoolId: v.pool.id, SnapshotId: id})
+			return err
+		})
 	})
 }
 
