@@ -208,11 +208,21 @@ func (s *Session) RestoreSnapshot(id, volumeID string) (*driverv1.Volume, error)
 	if err := s.alive(); err != nil {
 		return nil, err
 	}
-	if err := s.withImage(vol.Image, func(img *rbd.Image) error { return img.GetSnapshot(snapshotName(id)).Rollback() }); err != nil {
+	size := max(vol.SizeBytes, r.SizeBytes)
+	err = s.withImage(vol.Image, func(img *rbd.Image) error {
+		if err := img.GetSnapshot(snapshotName(id)).Rollback(); err != nil {
+			return err
+		}
+		if size == r.SizeBytes {
+			return nil
+		}
+		return img.Resize(uint64(size)) //nolint:gosec // a rollback takes the snapshot's size too, and a volume that has grown since keeps its own
+	})
+	if err != nil {
 		return nil, err
 	}
 	vol, err = s.changeVolume(volumeID, func(v *volumeRecord) error {
-		v.SizeBytes, v.Depth = r.SizeBytes, max(v.Depth, r.Depth)
+		v.SizeBytes, v.Depth = size, max(v.Depth, r.Depth)
 		return nil
 	})
 	if err != nil {
