@@ -246,7 +246,7 @@ func TestSharedPool(t *testing.T) {
 	if err := a.DetachVolume(volA); err != nil {
 		t.Error(err)
 	}
-	if rec, _ := b.volume(volA); rec.AttachedNode != "b" {
+	if rec, _ := b.ourVolume(volA); rec.AttachedNode != "b" {
 		t.Errorf("a fenced node's detach ended the attachment of %q", rec.AttachedNode)
 	}
 }

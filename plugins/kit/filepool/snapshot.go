@@ -90,7 +90,7 @@ func (p *Pool) CreateSnapshot(ctx context.Context, req *driverv1.CreateSnapshotR
 			size = max(size, p.grown(layers[0]))
 		}
 		tmp := p.tmp(id, overlay.Format)
-		if err := qemuimg.CreateOverlay(ctx, p.abs(tmp), p.layerPath(layers[0]), layers[0].Format, size); err != nil {
+		if err := qemuimg.CreateOverlay(ctx, p.abs(tmp), p.backing(p.layerPath(layers[0])), layers[0].Format, size); err != nil {
 			_ = p.root.Remove(tmp)
 			return nil, nil, err
 		}
@@ -222,7 +222,7 @@ func (p *Pool) shorten(ctx context.Context, id string, vol *volumeRecord) error 
 			}
 			below, format = p.abs(imagesDir+"/"+vol.imageBelow()+extension(img.Format)), img.Format
 		}
-		if err := qemuimg.Rebase(ctx, p.layerPath(layers[0]), below, format); err != nil {
+		if err := qemuimg.Rebase(ctx, p.layerPath(layers[0]), p.backing(below), format); err != nil {
 			return err
 		}
 		vol.Layers = append([]layer{layers[0]}, layers[2:]...)
@@ -282,7 +282,7 @@ func (p *Pool) RestoreSnapshot(ctx context.Context, id, volume string) (*driverv
 	was := vol.layers(volume)
 	overlay := layer{File: volume + "." + randomName() + ".qcow2", Format: driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2}
 	tmp := p.tmp(volume, overlay.Format)
-	if err := qemuimg.CreateOverlay(ctx, p.abs(tmp), p.layerPath(rec.Layers[0]), rec.Layers[0].Format, max(vol.SizeBytes, rec.SizeBytes)); err != nil {
+	if err := qemuimg.CreateOverlay(ctx, p.abs(tmp), p.backing(p.layerPath(rec.Layers[0])), rec.Layers[0].Format, max(vol.SizeBytes, rec.SizeBytes)); err != nil {
 		_ = p.root.Remove(tmp)
 		return nil, err
 	}

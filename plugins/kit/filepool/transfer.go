@@ -198,7 +198,7 @@ func (p *Pool) ImportVolume(ctx context.Context, req *driverv1.CreateVolumeReque
 		if !have.sameSpec(rec) {
 			return nil, fault.New(metav1.Reason_REASON_SPEC_CONFLICT, "volume %s exists with another size, format or source", id)
 		}
-		return p.describe(id, have), nil
+		return p.again(id, have)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, ioError("read volume", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/limiquantix/limiquantix/plugins/kit/qemuimg"
@@ -40,6 +41,8 @@ type volumeRecord struct {
 	Image string `json:"image,omitempty"`
 	// Pending is the snapshot whose overlay is made and not yet the volume.
 	Pending string `json:"pending,omitempty"`
+
+	here bool // whether this node has it attached, in a shared pool
 }
 
 func extension(f driverv1.VolumeFormat) string {
@@ -50,6 +53,15 @@ func extension(f driverv1.VolumeFormat) string {
 }
 
 func (p *Pool) abs(name string) string { return filepath.Join(p.path, name) }
+
+// backing is how an overlay names the file that it rests on. In a shared pool the name leads from a folder of the pool to another, since a node may have the pool
+// elsewhere than the node that made the overlay.
+func (p *Pool) backing(path string) string {
+	if rel, ok := strings.CutPrefix(path, p.path+"/"); ok && p.owner.Shared {
+		return "../" + rel
+	}
+	return path
+}
 
 // CreateVolume makes a volume, blank or from an image copy of this pool. See the driver contract for repetition.
 func (p *Pool) CreateVolume(ctx context.Context, req *driverv1.CreateVolumeRequest) (*driverv1.Volume, error) {
@@ -62,7 +74,7 @@ func (p *Pool) CreateVolume(ctx context.Context, req *driverv1.CreateVolumeReque
 		if !have.sameSpec(rec) {
 			return nil, fault.New(metav1.Reason_REASON_SPEC_CONFLICT, "volume %s exists with another size, format or source", id)
 		}
-		return p.describe(id, have), nil
+		return p.again(id, have)
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return nil, ioError("read volume", err)
 	}
@@ -180,7 +192,7 @@ func (p *Pool) fill(ctx context.Context, path string, rec *volumeRecord, src sou
 	}
 	if src.linked && rec.Format == driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2 {
 		rec.Layers, rec.Image = src.layers, src.image
-		return qemuimg.CreateOverlay(ctx, path, src.path, src.format, rec.SizeBytes)
+		return qemuimg.CreateOverlay(ctx, path, p.backing(src.path), src.format, rec.SizeBytes)
 	}
 	if err := p.copyFile(ctx, src, path, rec.Format); err != nil {
 		return err
@@ -227,12 +239,28 @@ func (p *Pool) ourVolume(id string) (volumeRecord, error) {
 	case !p.ours(rec.Mark):
 		return rec, fault.New(metav1.Reason_REASON_NOT_OURS, "volume %s carries another cluster's or node's mark", id)
 	}
-	return rec, nil
+	return rec, p.settleHolders(id, &rec)
+}
+
+// again is the answer to a repeated creation.
+func (p *Pool) again(id string, have volumeRecord) (*driverv1.Volume, error) {
+	if err := p.settleHolders(id, &have); err != nil {
+		return nil, err
+	}
+	return p.describe(id, have), nil
+}
+
+// attachedHere says whether this node has the volume attached.
+func (p *Pool) attachedHere(r volumeRecord) bool {
+	if p.owner.Shared {
+		return r.here
+	}
+	return r.Attached && r.AttachedNode == p.owner.NodeID
 }
 
 func (p *Pool) describe(id string, rec volumeRecord) *driverv1.Volume {
 	v := &driverv1.Volume{
-		PoolId: p.id, VolumeId: id, Mark: rec.Mark.proto(), SizeBytes: rec.SizeBytes, AllocationBytes: -1, Format: rec.Format, Attached: rec.Attached,
+		PoolId: p.id, VolumeId: id, Mark: rec.Mark.proto(), SizeBytes: rec.SizeBytes, AllocationBytes: -1, Format: rec.Format, Attached: p.attachedHere(rec),
 	}
 	switch {
 	case rec.ImageID != "":
@@ -248,7 +276,7 @@ func (p *Pool) describe(id string, rec volumeRecord) *driverv1.Volume {
 			v.AllocationBytes = sys.Blocks * 512
 		}
 	}
-	if rec.Attached { // the hypervisor may have grown it
+	if v.GetAttached() { // the hypervisor may have grown it
 		v.SizeBytes = max(v.SizeBytes, p.grown(head))
 	}
 	return v
@@ -299,6 +327,12 @@ func (p *Pool) ListVolumes(after string, limit int) (out []*driverv1.Volume, nex
 	if err != nil {
 		return nil, "", err
 	}
+	var attached map[string]holders
+	if p.owner.Shared {
+		if attached, err = p.allHolders(""); err != nil {
+			return nil, "", err
+		}
+	}
 	for _, id := range ids {
 		rec, err := p.volume(id)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -313,6 +347,7 @@ func (p *Pool) ListVolumes(after string, limit int) (out []*driverv1.Volume, nex
 		if len(out) == limit {
 			return out, out[limit-1].GetVolumeId(), nil
 		}
+		p.heldOf(&rec, attached, id)
 		out = append(out, p.describe(id, rec))
 	}
 	return out, "", nil
@@ -351,11 +386,14 @@ func (p *Pool) AttachVolume(req *driverv1.AttachVolumeRequest) (*driverv1.DiskSo
 	if err != nil {
 		return nil, err
 	}
-	elsewhere := rec.Attached && rec.AttachedNode != p.owner.NodeID
-	if elsewhere && !req.GetShared() && rec.AttachedNode != req.GetFencedNodeId() {
-		return nil, fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is attached by node %s", id, rec.AttachedNode)
-	}
-	if !rec.Attached || elsewhere && !req.GetShared() {
+	if p.owner.Shared {
+		if err := p.takeShared(req, &rec); err != nil {
+			return nil, err
+		}
+	} else if !rec.Attached || rec.AttachedNode != p.owner.NodeID {
+		if rec.Attached && rec.AttachedNode != req.GetFencedNodeId() {
+			return nil, fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is attached by node %s", id, rec.AttachedNode)
+		}
 		if err := p.settle(id, &rec); err != nil { // of an attachment that is void
 			return nil, err
 		}
@@ -374,15 +412,23 @@ func (p *Pool) DetachVolume(id string) error {
 	if fault.Is(err, metav1.Reason_REASON_VOLUME_NOT_FOUND) {
 		return nil
 	}
-	if err != nil || !rec.Attached || rec.AttachedNode != p.owner.NodeID {
+	if err != nil || !p.attachedHere(rec) {
 		return err
 	}
-	if err := p.settle(id, &rec); err != nil {
-		return err
+	if !p.owner.Shared || rec.AttachedNode == p.owner.NodeID { // nobody else has it open
+		if err := p.settle(id, &rec); err != nil {
+			return err
+		}
+		rec.SizeBytes = max(rec.SizeBytes, p.grown(rec.layers(id)[0]))
+		rec.Attached, rec.AttachedNode = false, ""
+		if err := p.writeRecord(volumesDir, id, rec); err != nil {
+			return err
+		}
 	}
-	rec.SizeBytes = max(rec.SizeBytes, p.grown(rec.layers(id)[0]))
-	rec.Attached, rec.AttachedNode = false, ""
-	return p.writeRecord(volumesDir, id, rec)
+	if p.owner.Shared {
+		return p.give(id)
+	}
+	return nil
 }
 
 func fileSource(path string, f driverv1.VolumeFormat) *driverv1.DiskSource {
