@@ -248,7 +248,12 @@ func TestPoolPathAndMarker(t *testing.T) {
 		t.Error(err)
 	}
 	open(t, good)
-	_, err := Open("00000000-0000-4000-8000-000000000002", good, owner, Options{})
+	for _, inside := range []string{good + "/volumes", good + "/volumes/pool", good + "/new"} {
+		want(t, CheckPath(inside, []string{dir}), metav1.Reason_REASON_INVALID_FIELD)
+	}
+	_, err := Open(pool1, dir, owner, Options{}) // a directory with a pool in it
+	want(t, err, metav1.Reason_REASON_INVALID_FIELD)
+	_, err = Open("00000000-0000-4000-8000-000000000002", good, owner, Options{})
 	want(t, err, metav1.Reason_REASON_NOT_OURS)
 	foreign := filepath.Join(dir, "foreign")
 	if err := os.MkdirAll(foreign, 0o755); err != nil {
@@ -320,4 +325,20 @@ func TestListPages(t *testing.T) {
 	}
 	_, err = foreign.GetVolume(seen[0])
 	want(t, err, metav1.Reason_REASON_NOT_OURS)
+}
+
+// What is wrong with a pool's directory is told apart.
+func TestLook(t *testing.T) {
+	dir := t.TempDir()
+	p := open(t, filepath.Join(dir, "pool"))
+	look := func(id, path, reason string) {
+		t.Helper()
+		if s := Look(id, path); s.GetReason() != reason || (reason == "") != (s.GetHealth() == driverv1.HealthState_HEALTH_STATE_HEALTHY) || reason == "" && s.GetCapacityBytes() == 0 {
+			t.Errorf("%v, want %q", s, reason)
+		}
+	}
+	look(pool1, p.Path(), "")
+	look(volA, p.Path(), "NOT_OURS")
+	look(pool1, dir, "WRONG_STATE")
+	look(pool1, filepath.Join(dir, "absent"), "BACKEND_FAILED")
 }

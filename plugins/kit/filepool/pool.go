@@ -90,6 +90,9 @@ func CheckPath(path string, allowed []string) error {
 		if !st.IsDir() {
 			return bad("%q is not a directory", p)
 		}
+		if _, err := os.Lstat(filepath.Join(p, markerFile)); p != path && err == nil {
+			return bad("%q lies inside the pool at %q", path, p)
+		}
 	}
 	return nil
 }
@@ -220,18 +223,32 @@ func (p *Pool) removeIn(dir string, want func(name string) bool) error {
 }
 
 // State reads health and capacity.
-func (p *Pool) State() *driverv1.Pool {
-	out := &driverv1.Pool{PoolId: p.id, Health: driverv1.HealthState_HEALTH_STATE_HEALTHY}
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(p.path, &st); err != nil {
-		out.Health, out.Reason, out.Message = driverv1.HealthState_HEALTH_STATE_UNHEALTHY, "BACKEND_UNAVAILABLE", "pool directory: "+err.Error()
+func (p *Pool) State() *driverv1.Pool { return Look(p.id, p.path) }
+
+// Look reads health and capacity of a pool that need not be open. It touches the file system, and hangs if that does.
+func Look(id, path string) *driverv1.Pool {
+	out := &driverv1.Pool{PoolId: id, Health: driverv1.HealthState_HEALTH_STATE_HEALTHY}
+	broken := func(err error) *driverv1.Pool {
+		out.Health, out.Reason, out.Message = driverv1.HealthState_HEALTH_STATE_UNHEALTHY, fault.ReasonName(fault.From(err).Reason), err.Error()
 		return out
+	}
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(path, &st); err != nil {
+		return broken(ioError("pool directory "+path, err))
 	}
 	out.CapacityBytes = int64(st.Blocks) * st.Bsize
 	out.UsedBytes = int64(st.Blocks-st.Bavail) * st.Bsize
-	if _, err := p.root.Lstat(markerFile); err != nil {
-		out.Health, out.Reason, out.Message = driverv1.HealthState_HEALTH_STATE_UNHEALTHY, "WRONG_STATE", "the pool's marker is gone: was the directory unmounted or replaced?"
-	} else if out.CapacityBytes > 0 && float64(out.UsedBytes) > 0.95*float64(out.CapacityBytes) {
+	var m marker
+	b, err := os.ReadFile(filepath.Join(path, markerFile))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return broken(fault.New(metav1.Reason_REASON_WRONG_STATE, "the pool's marker is gone: was the directory unmounted or replaced?"))
+	case err != nil:
+		return broken(ioError("pool marker", err))
+	case json.Unmarshal(b, &m) != nil || m.PoolID != id:
+		return broken(fault.New(metav1.Reason_REASON_NOT_OURS, "the marker in %s is of another pool now", path))
+	}
+	if out.CapacityBytes > 0 && float64(out.UsedBytes) > 0.95*float64(out.CapacityBytes) {
 		out.Health, out.Reason, out.Message = driverv1.HealthState_HEALTH_STATE_DEGRADED, "NO_SPACE", "less than 5 % of the pool is free"
 	}
 	return out
