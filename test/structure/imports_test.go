@@ -24,6 +24,7 @@ var allowed = map[string][]string{
 	"plugins/ceph":    {"proto", "sdk", "plugins/kit"},
 	"plugins/kvm":     {"proto", "sdk", "plugins/kit"},
 	"plugins/local":   {"proto", "sdk", "plugins/kit"},
+	"plugins/nfs":     {"proto", "sdk", "plugins/kit"},
 	"agent":           {"proto", "sdk"},
 	"controller":      {"proto"},
 	"cli":             {"proto"},
