@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -121,6 +122,9 @@ func (w *Worker) PID() int { return w.cmd.Process.Pid }
 
 // acquire takes the lock of a pool: what an earlier worker left must be gone.
 func acquire(ctx context.Context, path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o711); err != nil {
+		return nil, fault.New(metav1.Reason_REASON_BACKEND_FAILED, "lock of a pool: %w", err)
+	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fault.New(metav1.Reason_REASON_BACKEND_FAILED, "lock of a pool: %w", err)
