@@ -127,14 +127,19 @@ type launched struct {
 // launch runs the plugin for a node.
 func launch(t *testing.T, node, state, config string) launched {
 	t.Helper()
+	return launchWith(t, node, state, host.Spec{ConfigJSON: config})
+}
+
+// launchWith runs the plugin for a node, with what spec says besides.
+func launchWith(t *testing.T, node, state string, spec host.Spec) launched {
+	t.Helper()
 	run, err := os.MkdirTemp("", "lq")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p, err := host.Launch(t.Context(), host.Spec{
-		Dir: shared.plugin, RuntimeDir: run, ConfigJSON: config,
-		Host: &driverv1.HostFacts{ClusterId: cluster, NodeId: node, NodeName: "n", BootId: "b", StateDirectory: state, RuntimeDirectory: run},
-	})
+	spec.Dir, spec.RuntimeDir = shared.plugin, run
+	spec.Host = &driverv1.HostFacts{ClusterId: cluster, NodeId: node, NodeName: "n", BootId: "b", StateDirectory: state, RuntimeDirectory: run}
+	p, err := host.Launch(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}

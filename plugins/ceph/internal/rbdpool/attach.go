@@ -74,7 +74,9 @@ func (s *Session) claim(id string, r *volumeRecord, fromFenced bool) error {
 	}
 	for _, addr := range addrs {
 		slog.Warn("fencing a client of a node declared fenced", "volume", id, "address", addr)
-		s.conn.fence(addr)
+		if err := s.conn.fence(addr); err != nil {
+			return err
+		}
 	}
 	return nil
 }

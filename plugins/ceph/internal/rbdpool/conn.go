@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -35,7 +34,7 @@ func connect(ctx context.Context, p Params, l Limits) (*conn, error) {
 	}
 	done := make(chan result, 1)
 	go func() { // ends by l.Connect, which the library keeps
-		c, err := dial(p, l)
+		c, err := dial(ctx, p, l)
 		done <- result{c, err}
 	}()
 	select {
@@ -52,10 +51,10 @@ func connect(ctx context.Context, p Params, l Limits) (*conn, error) {
 }
 
 // options are the library's settings. Nothing is read from /etc/ceph or the environment, nothing is written to files or to the terminal.
-func options(p Params, l Limits) map[string]string {
+func options(p Params, l Limits, hosts string) map[string]string {
 	seconds := func(d time.Duration) string { return strconv.Itoa(int(d.Seconds())) } // a fraction is refused
 	return map[string]string{
-		"mon_host": strings.Join(p.Monitors, ","), "mon_initial_members": "", "key": p.Key, "keyring": "", "keyfile": "",
+		"mon_host": hosts, "mon_initial_members": "", "key": p.Key, "keyring": "", "keyfile": "",
 		"auth_supported": "", "auth_client_required": "cephx",
 		"client_mount_timeout": seconds(l.Connect), "rados_mon_op_timeout": seconds(l.Connect), "rados_osd_op_timeout": seconds(l.Operation),
 		"log_file": "", "log_to_stderr": "false", "err_to_stderr": "false", "log_to_syslog": "false", "admin_socket": "", "run_dir": "",
@@ -63,7 +62,7 @@ func options(p Params, l Limits) map[string]string {
 	}
 }
 
-func dial(p Params, l Limits) (*conn, error) {
+func dial(ctx context.Context, p Params, l Limits) (*conn, error) {
 	rc, err := rados.NewConnWithUser(p.User)
 	if err != nil {
 		return nil, backend(err, "prepare a connection to %s", p)
@@ -73,7 +72,7 @@ func dial(p Params, l Limits) (*conn, error) {
 			return nil, fault.Invalid(fault.Violation{Field: "parameters.conf", Description: fmt.Sprintf("%s cannot be read as a ceph.conf: %v", p.Conf, err)})
 		}
 	}
-	for name, value := range options(p, l) {
+	for name, value := range options(p, l, monitorHosts(ctx, p.Monitors)) {
 		if err := rc.SetConfigOption(name, value); err != nil && !is(err, syscall.ENOENT) { // ENOENT: another version of the library
 			return nil, fault.New(metav1.Reason_REASON_BACKEND_FAILED, "prepare a connection to %s: option %s: %w", p, name, err)
 		}

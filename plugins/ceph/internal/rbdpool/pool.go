@@ -2,6 +2,7 @@ package rbdpool
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"runtime/debug"
@@ -158,22 +159,28 @@ func (p *Pool) enter(c *conn, replaces string) error {
 		return entries{keyPool: encode(mine), client: []byte(c.addr)}, nil
 	})
 	if err == nil && before != "" && before != c.addr && before != replaces {
-		c.fence(before)
+		if err := c.fence(before); err != nil { // only slower: its watches time out by themselves
+			slog.Warn("the client that worked for this node before may keep RBD images busy for a while", "error", err)
+		}
 	}
 	return err
 }
 
-// fence forbids a client that worked for this node before and did not say goodbye: what it sent last must not be done after what we do now, and its locks and
-// watches, which would else keep RBD images busy for half a minute, end.
-func (c *conn) fence(addr string) {
-	_, text, err := c.rados.MonCommand(encode(map[string]any{"prefix": "osd blocklist", "blocklistop": "add", "addr": addr, "expire": 300.0}))
+// fence makes the cluster refuse a client, here a predecessor of this one or the hypervisor of a node that was declared fenced: what it sent last must not be done
+// after what we do now, and its locks and watches, which would else keep RBD images busy for half a minute, end.
+func (c *conn) fence(addr string) error {
+	_, text, err := c.rados.MonCommand(encode(map[string]any{"prefix": "osd blocklist", "blocklistop": "add", "addr": addr, "expire": fenceSeconds}))
 	if err == nil {
 		err = c.rados.WaitForLatestOSDMap()
 	}
-	if err != nil { // only slower: its watches time out by themselves
-		slog.Warn("cannot fence the client that worked for this node before", "address", addr, "error", err, "said", text)
+	if err != nil {
+		return backend(err, "fence the client at %s (%s)", addr, text)
 	}
+	return nil
 }
+
+// fenceSeconds is how long a client is refused; the monitor wants a fraction. No client outlives its image's next use by a day.
+var fenceSeconds = json.RawMessage("86400.0")
 
 func (p *Pool) index(c *conn) index { return index{conn: c, oid: "limiquantix." + p.id} }
 
