@@ -1,6 +1,9 @@
 // Command limiquantix-plugin-ceph is the storage driver for pools of Ceph clusters (RBD). Its agent runs it.
 package main
 
+// #include <malloc.h>
+import "C"
+
 import (
 	"os"
 	"runtime/debug"
@@ -14,7 +17,9 @@ import (
 var version, commit = "", ""
 
 func main() {
-	debug.SetGCPercent(50) // a plugin is mostly idle: memory counts for more than collection time
+	debug.SetGCPercent(50)         // a plugin is mostly idle: memory counts for more than collection time
+	debug.SetMemoryLimit(32 << 20) // of Go's part: imports make garbage faster than it would else be collected
+	C.mallopt(C.M_ARENA_MAX, 2)    // the libraries' many threads would each keep memory of their own
 	for _, e := range os.Environ() {
 		if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "CEPH_") { // the libraries read these; pools say all themselves
 			_ = os.Unsetenv(name) // it was there

@@ -168,7 +168,7 @@ func (d *Driver) stream(ctx context.Context, poolID string, f func(*rbdpool.Sess
 		return err
 	}
 	defer unlock()
-	s, end, err := p.Begin(ctx)
+	s, end, err := p.Stream(ctx)
 	if err != nil {
 		return err
 	}

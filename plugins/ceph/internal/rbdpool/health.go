@@ -39,6 +39,10 @@ func (p *Pool) watch(ctx context.Context) {
 // probe asks a monitor for capacity and an OSD for the index: neither answers for the other.
 func (p *Pool) probe(c *conn) {
 	p.mu.Lock()
+	if p.conn != c { // replaced, and perhaps closed
+		p.mu.Unlock()
+		return
+	}
 	p.health.began = time.Now()
 	c.users.Add(1)
 	p.mu.Unlock()

@@ -35,12 +35,14 @@ type Pool struct {
 	limits Limits
 	spool  string // directory for files of imports
 
-	slots chan struct{}  // one per call that may be under way
-	calls sync.WaitGroup // under way, also when nobody waits for them any more
-	stop  context.CancelFunc
-	loop  sync.WaitGroup
+	slots   chan struct{}  // one per call that may be under way
+	streams chan struct{}  // and one per import and export: they last, and hold memory
+	calls   sync.WaitGroup // under way, also when nobody waits for them any more
+	stop    context.CancelFunc
+	loop    sync.WaitGroup
 
 	mu     sync.Mutex
+	closed bool
 	conn   *conn
 	making map[string]bool // RBD images that calls are making now
 	health health
@@ -48,7 +50,10 @@ type Pool struct {
 
 // Open connects to a pool and makes it ready for calls. spool is a directory of the pool's own on this node.
 func Open(ctx context.Context, id string, params Params, owner Owner, limits Limits, spool string) (*Pool, error) {
-	p := &Pool{id: id, owner: owner, limits: limits, spool: spool, slots: make(chan struct{}, limits.Calls), making: map[string]bool{}}
+	p := &Pool{
+		id: id, owner: owner, limits: limits, spool: spool, making: map[string]bool{},
+		slots: make(chan struct{}, limits.Calls), streams: make(chan struct{}, maxStreams),
+	}
 	if err := p.reconnect(ctx, params); err != nil {
 		return nil, err
 	}
@@ -192,35 +197,47 @@ type Session struct {
 	x    index
 }
 
-// Begin admits a call: not to a pool that does not work, and not more than Limits.Calls at once. The caller calls end.
-func (p *Pool) Begin(ctx context.Context) (s *Session, end func(error), err error) {
+// maxStreams is how many imports and exports a pool has at once: each may take some 30 MiB of memory.
+const maxStreams = 4
+
+// Stream admits an import or export. The caller calls end.
+func (p *Pool) Stream(ctx context.Context) (s *Session, end func(error), err error) {
+	return p.begin(ctx, p.streams)
+}
+
+// begin admits a call: not to a pool that does not work, and not more at once than there are slots.
+func (p *Pool) begin(ctx context.Context, slots chan struct{}) (s *Session, end func(error), err error) {
 	if err := p.usable(); err != nil {
 		return nil, nil, err
 	}
 	select {
-	case p.slots <- struct{}{}:
+	case slots <- struct{}{}:
 	case <-ctx.Done():
 		if err := p.usable(); err != nil {
 			return nil, nil, err
 		}
-		return nil, nil, fault.New(metav1.Reason_REASON_BACKEND_TIMEOUT, "all %d calls that pool %s may have are under way: %w", p.limits.Calls, p.id, context.Cause(ctx))
+		return nil, nil, fault.New(metav1.Reason_REASON_BACKEND_TIMEOUT, "all %d calls that pool %s may have are under way: %w", cap(slots), p.id, context.Cause(ctx))
 	}
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		<-slots
+		return nil, nil, fault.New(metav1.Reason_REASON_POOL_NOT_FOUND, "pool %s was released", p.id).WithRemedy("call EnsurePool first")
+	}
 	c := p.conn
 	c.users.Add(1)
-	p.mu.Unlock()
 	p.calls.Add(1)
 	return &Session{Pool: p, ctx: ctx, conn: c, x: p.index(c)}, func(err error) {
 		p.learn(err)
 		c.users.Done()
-		<-p.slots
+		<-slots
 		p.calls.Done()
 	}, nil
 }
 
 // Do runs f and returns when it ends or ctx does. In the second case f goes on until the library's limits, and unlock is called only when it has ended.
 func (p *Pool) Do(ctx context.Context, unlock func(), f func(*Session) error) error {
-	s, end, err := p.Begin(ctx)
+	s, end, err := p.begin(ctx, p.slots)
 	if err != nil {
 		unlock()
 		return err
@@ -250,6 +267,9 @@ func (s *Session) alive() error {
 
 // Close lets go of the pool. No data is deleted; an index that holds nothing is. What does not answer is not waited for longer than ctx.
 func (p *Pool) Close(ctx context.Context) error {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
 	p.stop()
 	done := make(chan struct{})
 	go func() {

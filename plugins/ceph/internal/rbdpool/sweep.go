@@ -11,14 +11,14 @@ import (
 )
 
 // sweepInterval is how often leftovers are looked for: they come of crashes and of clients that kept an RBD image open.
-const sweepInterval = time.Minute
+const sweepInterval = 5 * time.Minute
 
 // sweepEvery finishes what calls left, at once and then now and then.
 func (p *Pool) sweepEvery(ctx context.Context) {
 	t := time.NewTicker(sweepInterval)
 	defer t.Stop()
 	for {
-		s, end, err := p.Begin(ctx)
+		s, end, err := p.begin(ctx, p.slots)
 		if err == nil {
 			err = guarded(s.sweep)
 			end(err)

@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	blockBytes = 4 << 20  // written at once: RBD's own objects are that large
-	writers    = 4        // blocks on their way: this and the one being filled are all the memory of an import
+	blockBytes = 1 << 20  // written at once
+	writers    = 4        // blocks on their way: these and the one being filled are what an import keeps
 	zeroBytes  = 64 << 10 // pieces in which zeros are told from data
 	firstBytes = 1 << 30  // of an RBD image whose size is not known beforehand
 )
