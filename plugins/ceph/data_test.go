@@ -32,6 +32,7 @@ func (p cephPool) write(t *testing.T, l launched, volume, text string) {
 
 // Snapshots and clones keep their content whatever happens to what they were made from, in any order of deletion, and nothing is left in the end.
 func TestSnapshotsAndClones(t *testing.T) {
+	t.Parallel()
 	p := newPool(t, shared.ceph)
 	l := ready(t, nodeID, p)
 	if err := l.upload(t.Context(), &driverv1.ImportImageHeader{Format: driverv1.VolumeFormat_VOLUME_FORMAT_RAW}, []byte("from the image")); err != nil {
@@ -78,6 +79,7 @@ func TestSnapshotsAndClones(t *testing.T) {
 
 // A chain of clones does not grow for ever, and its content goes along.
 func TestLongChainIsFlattened(t *testing.T) {
+	t.Parallel()
 	p := newPool(t, shared.ceph)
 	l := ready(t, nodeID, p)
 	id := func(n int) string { return fmt.Sprintf("%08d-0000-4000-8000-000000000000", n) }
@@ -99,6 +101,7 @@ func TestLongChainIsFlattened(t *testing.T) {
 
 // A volume goes from pool to pool with its holes, from any offset, and an import that ends early leaves nothing.
 func TestExportAndImport(t *testing.T) {
+	t.Parallel()
 	p := newPool(t, shared.ceph)
 	l := ready(t, nodeID, p)
 	content := make([]byte, 21<<20)
@@ -183,6 +186,7 @@ func (p cephPool) exported(t *testing.T, volume string, l launched) ([]byte, err
 
 // A qcow2 image is converted; what is refused leaves nothing, neither in the pool nor on the node.
 func TestQcow2Images(t *testing.T) {
+	t.Parallel()
 	p := newPool(t, shared.ceph)
 	state := t.TempDir()
 	l := launch(t, nodeID, state, `{"spool_bytes":16777216}`)
@@ -247,6 +251,7 @@ func TestQcow2Images(t *testing.T) {
 
 // What others keep in the same Ceph pool is byte for byte what it was, and is not listed.
 func TestForeignImagesAreLeftAlone(t *testing.T) {
+	t.Parallel()
 	p := newPool(t, shared.ceph)
 	foreign := "lq-volume-" + volumeID + ".00000000" // even one that is named like ours
 	if _, err := p.RBD(t.Context(), "create", "--size", "8M", p.name+"/"+foreign); err != nil {

@@ -38,6 +38,7 @@ func (l *log) String() string {
 
 // The key is in AttachVolume's answer and nowhere else: not in arguments, environment, files, logs or errors, also when calls fail.
 func TestKeyIsKeptSecret(t *testing.T) {
+	t.Parallel()
 	p := newPool(t, shared.ceph)
 	var logged log
 	state := t.TempDir()
@@ -87,6 +88,7 @@ func TestKeyIsKeptSecret(t *testing.T) {
 
 // Ceph's variables in the environment have no say.
 func TestEnvironmentIsIgnored(t *testing.T) {
+	t.Parallel()
 	p := newPool(t, shared.ceph)
 	l := launchWith(t, nodeID, t.TempDir(), host.Spec{ConfigJSON: quick, Env: []string{
 		"CEPH_CONF=/nonexistent", "CEPH_ARGS=--mon-host 127.0.0.1:1 --keyring /nonexistent", "CEPH_KEYRING=/nonexistent",
@@ -96,6 +98,7 @@ func TestEnvironmentIsIgnored(t *testing.T) {
 
 // A thousand volumes are one page, read from one object and without a look at an RBD image: the list is whole although one of them is away.
 func TestThousandVolumes(t *testing.T) {
+	t.Parallel()
 	const n = 1000
 	p := newPool(t, shared.ceph)
 	l := ready(t, nodeID, p)

@@ -44,6 +44,7 @@ func (l launched) wantHealth(t *testing.T, healthy bool) {
 // A monitor that hangs or is killed, and an OSD that hangs: this pool is unhealthy and refuses calls at once, another pool of the same plugin works on as if
 // nothing were, a new connection is refused within its time, and when the cluster answers again all of it works without anybody's doing.
 func TestClusterThatStopsAnswering(t *testing.T) {
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "lqceph")
 	if err != nil {
 		t.Fatal(err)
@@ -147,6 +148,7 @@ func TestClusterThatStopsAnswering(t *testing.T) {
 
 // Wrong keys, users, clusters and pools are told apart within seconds, and a key never appears in what is said.
 func TestWrongPoolsAreRefused(t *testing.T) {
+	t.Parallel()
 	p, q := newPool(t, shared.ceph), newPool(t, shared.ceph)
 	l := launch(t, nodeID, t.TempDir(), `{"conf_files":["`+p.Conf()+`"]}`)
 	for _, c := range []struct {
@@ -204,6 +206,7 @@ func TestWrongPoolsAreRefused(t *testing.T) {
 
 // A pool whose quota is used up answers NO_SPACE, at once and not when there is room, says so in its health, and what was begun is removed.
 func TestFullPool(t *testing.T) {
+	t.Parallel()
 	p := newPool(t, shared.ceph)
 	l := launch(t, nodeID, t.TempDir(), quick)
 	if got := l.ensure(t, p); got.GetCapacityBytes() < 1<<30 || got.GetUsedBytes() >= got.GetCapacityBytes() {
@@ -245,6 +248,7 @@ func TestFullPool(t *testing.T) {
 
 // A plugin killed at any moment of a clone, and of an import: the call issued again makes one volume, and nothing else is left.
 func TestKilledMidClone(t *testing.T) {
+	t.Parallel()
 	p := newPool(t, shared.ceph)
 	state := t.TempDir()
 	l := launch(t, nodeID, state, "{}")
@@ -289,6 +293,7 @@ func TestKilledMidClone(t *testing.T) {
 
 // One node at a time, in the index and by who has the RBD image open; all when all share; and a fenced node's client cannot write any more.
 func TestAttachExclusively(t *testing.T) {
+	t.Parallel()
 	p := newPool(t, shared.ceph)
 	a, b := ready(t, nodeID, p), ready(t, otherID, p)
 	a.create(t, volumeID, 8<<20, nil)
