@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// A cluster works without /etc/ceph, its monitor can be stopped, killed and started again, and nothing of it runs after Stop.
+// A cluster works without /etc/ceph, and its monitor can be stopped, killed and started again.
 func TestCeph(t *testing.T) {
 	dir, err := os.MkdirTemp("", "ceph")
 	if err != nil {
@@ -22,9 +22,6 @@ func TestCeph(t *testing.T) {
 	defer func() {
 		if err := c.Stop(); err != nil {
 			t.Error(err)
-		}
-		if fields, err := os.ReadDir(dir + "/run"); err == nil {
-			t.Logf("%d files are left in its run folder", len(fields))
 		}
 	}()
 	if v, err := c.Version(ctx); err != nil || !strings.HasPrefix(v, "ceph version ") {
