@@ -16,12 +16,17 @@ func candidates(ctx context.Context, names ...string) ([]string, error) {
 	var found []string
 	ask := func() error {
 		found = nil
+		// Reading apt's lists takes half a second, so all names are asked for at once.
+		out, err := output(exec.CommandContext(ctx, "apt-cache", append([]string{"show", "--no-all-versions"}, names...)...))
+		if err != nil {
+			return err
+		}
+		versions := map[string]string{}
+		for stanza := range strings.SplitSeq(out, "\n\n") {
+			versions[field(stanza, "Package")] = field(stanza, "Version")
+		}
 		for _, name := range names {
-			out, err := output(exec.CommandContext(ctx, "apt-cache", "show", "--no-all-versions", name))
-			if err != nil {
-				return err
-			}
-			v := field(out, "Version")
+			v := versions[name]
 			if v == "" {
 				return fmt.Errorf("apt knows no version of %s", name)
 			}
@@ -38,12 +43,12 @@ func candidates(ctx context.Context, names ...string) ([]string, error) {
 // kernelPackage resolves a kernel metapackage (linux-image-amd64) to the
 // package that it stands for, as "name=version".
 func kernelPackage(ctx context.Context, meta string) (string, error) {
-	if _, err := candidates(ctx, meta); err != nil {
-		return "", err
-	}
-	out, err := output(exec.CommandContext(ctx, "apt-cache", "show", "--no-all-versions", meta))
-	if err != nil {
-		return "", err
+	var out string
+	if err := withFreshLists(ctx, func() (err error) {
+		out, err = output(exec.CommandContext(ctx, "apt-cache", "show", "--no-all-versions", meta))
+		return err
+	}); err != nil {
+		return "", fmt.Errorf("ask apt for %s: %w", meta, err)
 	}
 	name, version, ok := kernelDependency(field(out, "Depends"))
 	if !ok {
