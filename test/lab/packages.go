@@ -30,6 +30,10 @@ var (
 		"mmdebstrap", "debian-archive-keyring", "e2fsprogs", "grub-common", "grub-pc-bin",
 		"busybox-static", "kmod", "qemu-utils", "xz-utils",
 	}
+	// GuestPackages builds and runs the lab guest.
+	GuestPackages = []string{
+		"mmdebstrap", "debian-archive-keyring", "e2fsprogs", "busybox-static", "kmod", "xz-utils", "qemu-system-x86",
+	}
 )
 
 // EnsurePackages installs those Debian packages that are missing and returns

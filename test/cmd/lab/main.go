@@ -12,18 +12,21 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
+	"strconv"
 	"syscall"
 
 	"github.com/limiquantix/limiquantix/test/lab"
+	"github.com/limiquantix/limiquantix/test/lab/guest"
 )
 
 const usage = `usage:
   lab packages                                      install all that the lab needs
-  lab guest busybox|debian                          build or find a guest, print its files as JSON
+  lab guest busybox|debian|lab                      build or find a guest, print its files as JSON
   lab node start --dir DIR --name NAME [--detach]   start a node; without --detach until interrupted
   lab node stop  --dir DIR
   lab node virsh --dir DIR -- ARGS...
   lab node exec  --dir DIR -- COMMAND [ARGS...]
+  lab vm [--disk MIB]... [--share DIR] -- COMMAND [ARGS...]   run one command in a fresh lab guest
 `
 
 var errUsage = errors.New("wrong usage")
@@ -33,6 +36,7 @@ func main() {
 	defer stop()
 	err := run(ctx, os.Args[1:])
 	var exit *exec.ExitError
+	var inside *guest.ExitError
 	switch {
 	case err == nil:
 	case errors.Is(err, errUsage):
@@ -40,6 +44,8 @@ func main() {
 		os.Exit(2)
 	case errors.As(err, &exit) && exit.ExitCode() > 0:
 		os.Exit(exit.ExitCode())
+	case errors.As(err, &inside) && inside.Code > 0:
+		os.Exit(inside.Code)
 	default:
 		fmt.Fprintln(os.Stderr, "lab:", err)
 		os.Exit(1)
@@ -49,17 +55,19 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	switch {
 	case slices.Equal(args, []string{"packages"}):
-		return lab.EnsurePackages(ctx, slices.Concat(lab.NodePackages, lab.BusyboxPackages, lab.DebianPackages, lab.CheckPackages, lab.CephPackages)...)
+		return lab.EnsurePackages(ctx, slices.Concat(lab.NodePackages, lab.BusyboxPackages, lab.DebianPackages, lab.CheckPackages, lab.CephPackages, lab.GuestPackages)...)
 	case len(args) == 2 && args[0] == "guest":
-		return guest(ctx, args[1])
+		return guestFiles(ctx, args[1])
 	case len(args) >= 2 && args[0] == "node":
 		return node(ctx, args[1], args[2:])
+	case len(args) >= 2 && args[0] == "vm":
+		return vm(ctx, args[1:])
 	}
 	return errUsage
 }
 
-// guest prints where a guest's files are.
-func guest(ctx context.Context, kind string) error {
+// guestFiles prints where a guest's files are.
+func guestFiles(ctx context.Context, kind string) error {
 	var found any
 	switch kind {
 	case "busybox":
@@ -74,6 +82,12 @@ func guest(ctx context.Context, kind string) error {
 			return err
 		}
 		found = map[string]string{"disk": disk}
+	case "lab":
+		g, err := lab.NewGuestOS(ctx)
+		if err != nil {
+			return err
+		}
+		found = g
 	default:
 		return errUsage
 	}
@@ -134,4 +148,25 @@ func inNode(ctx context.Context, n *lab.Node, name string, args ...string) error
 	cmd.Cancel = func() error { return cmd.Process.Kill() }
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return cmd.Run()
+}
+
+// vm runs a command in a lab guest of its own.
+func vm(ctx context.Context, args []string) error {
+	var o guest.Options
+	flags := flag.NewFlagSet("vm", flag.ContinueOnError)
+	flags.StringVar(&o.Share, "share", "", "`folder` that is /host in the guest")
+	flags.Func("disk", "size of a blank disk in `MiB`; repeat it for more", func(v string) error {
+		n, err := strconv.ParseInt(v, 10, 40)
+		o.Disks = append(o.Disks, n<<20)
+		return err
+	})
+	if flags.Parse(args) != nil || flags.NArg() == 0 {
+		return errUsage
+	}
+	g, err := guest.Boot(ctx, o)
+	if err != nil {
+		return err
+	}
+	err = g.Exec(ctx, guest.Cmd{Argv: flags.Args(), Stdout: os.Stdout, Stderr: os.Stderr})
+	return errors.Join(err, g.Stop())
 }
