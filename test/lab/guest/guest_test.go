@@ -48,6 +48,13 @@ func TestGuest(t *testing.T) {
 		t.Errorf("%d of %d bytes came back: %v", copied.Len(), len(big), err)
 	}
 
+	if _, err := g.Sh(ctx, "sleep 4241 >/dev/null 2>&1 &"); err != nil {
+		t.Error(err)
+	}
+	if out, err := g.Run(ctx, "pgrep", "-f", "sleep 4241"); err != nil {
+		t.Errorf("what a command left running is gone: %s %v", out, err)
+	}
+
 	if err := os.WriteFile(filepath.Join(share, "a"), []byte("from the host"), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -106,8 +107,13 @@ func run(s io.ReadWriter, req wire.Request) {
 		end(wire.Exit{Code: -1, Error: err.Error()})
 		return
 	}
-	go control(s, stdin, cmd.Process.Pid, req.Alone) // ends with the stream
+	c := &command{stdin: stdin, pid: cmd.Process.Pid, group: -cmd.Process.Pid}
+	if req.Alone {
+		c.group = c.pid
+	}
+	go c.obey(s) // ends with the stream
 	err = cmd.Wait()
+	c.ended()
 	if st, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && st.Signaled() {
 		end(wire.Exit{Code: -1, Signal: int(st.Signal())})
 		return
@@ -119,25 +125,45 @@ func run(s io.ReadWriter, req wire.Request) {
 	end(wire.Exit{Code: cmd.ProcessState.ExitCode()})
 }
 
-// control does what the host says about a running command.
-func control(s io.Reader, stdin io.WriteCloser, pid int, alone bool) {
-	group := -pid
-	if alone {
-		group = pid
+// command is a running one.
+type command struct {
+	stdin      io.WriteCloser
+	pid, group int
+
+	mu   sync.Mutex
+	over bool
+}
+
+// ended is called when the command has been waited for: what it left behind in its group is meant to stay, and its id may be another's soon.
+func (c *command) ended() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+}
+
+func (c *command) signal(sig syscall.Signal) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		_ = syscall.Kill(c.group, sig)
 	}
+}
+
+// obey does what the host says. When the host lets go of a command it is killed.
+func (c *command) obey(s io.Reader) {
 	for {
 		k, b, err := wire.ReadFrame(s)
 		switch {
-		case err != nil: // the host let go of it; the id is the command's own as long as it is not waited for, and then there is nobody to tell
-			_ = syscall.Kill(group, syscall.SIGKILL)
-			_ = stdin.Close()
+		case err != nil:
+			c.signal(syscall.SIGKILL)
+			_ = c.stdin.Close()
 			return
 		case k == wire.Stdin && len(b) == 0:
-			_ = stdin.Close()
+			_ = c.stdin.Close()
 		case k == wire.Stdin:
-			_, _ = stdin.Write(b)
+			_, _ = c.stdin.Write(b)
 		case k == wire.Signal && len(b) == 1:
-			_ = syscall.Kill(group, syscall.Signal(b[0]))
+			c.signal(syscall.Signal(b[0]))
 		}
 	}
 }
