@@ -25,6 +25,7 @@ var allowed = map[string][]string{
 	"plugins/kvm":     {"proto", "sdk", "plugins/kit"},
 	"plugins/local":   {"proto", "sdk", "plugins/kit"},
 	"plugins/nfs":     {"proto", "sdk", "plugins/kit"},
+	"plugins/lvm":     {"proto", "sdk", "plugins/kit"},
 	"agent":           {"proto", "sdk"},
 	"controller":      {"proto"},
 	"cli":             {"proto"},
