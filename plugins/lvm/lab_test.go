@@ -76,7 +76,7 @@ const (
 	// quiet is what LVM needs to be told where no udevd runs.
 	quiet    = "export LVM_SUPPRESS_FD_WARNINGS=1; C='activation{udev_sync=0 udev_rules=0 monitoring=0}'; "
 	makeVG   = quiet + `vgcreate -q --config "$C" lab "$0" >/dev/null; `
-	makeThin = makeVG + `lvcreate -q -y --config "$C" --type thin-pool -L 400M --poolmetadatasize 4M -n tp lab >/dev/null; lvchange --config "$C" --errorwhenfull y lab/tp >/dev/null; `
+	makeThin = makeVG + `lvcreate -q -y --config "$C" --type thin-pool -L 128M --poolmetadatasize 4M -n tp lab >/dev/null; lvchange --config "$C" --errorwhenfull y lab/tp >/dev/null; `
 )
 
 func versions(t *testing.T, r *rig) {
@@ -86,7 +86,7 @@ func versions(t *testing.T, r *rig) {
 
 // The contract, in a thin pool, through the launcher. A foreign group and a foreign volume in the same group stay byte for byte what they were.
 func TestConformanceThin(t *testing.T) {
-	r := newRig(t, makeThin+foreign, 600, 64)
+	r := newRig(t, makeThin+foreign, 300, 64)
 	versions(t, r)
 	before := r.sh(t, foreignSum)
 	conformance.Test(t, conformance.Options{Plugin: r.spec(), Storage: conformance.StorageOptions{
@@ -97,7 +97,7 @@ func TestConformanceThin(t *testing.T) {
 
 // The same in a linear pool; the devices are not named but found.
 func TestConformanceLinear(t *testing.T) {
-	r := newRig(t, makeVG+foreign, 600, 64)
+	r := newRig(t, makeVG+foreign, 300, 64)
 	before := r.sh(t, foreignSum)
 	conformance.Test(t, conformance.Options{
 		Plugin: r.spec(), Storage: conformance.StorageOptions{Parameters: map[string]string{"vg": "lab"}}, Only: linearOnly,

@@ -31,7 +31,7 @@ func TestClassify(t *testing.T) {
 		},
 		{
 			"thin pool's metadata full", "lvcreate",
-			"  WARNING: Remaining free space in metadata of thin pool vg0/tp is too low (98.63% >= 96.30%). Resize is recommended.\n  Cannot create new thin volume, free space in thin pool vg0/tp reached threshold.\n",
+			"  WARNING: Remaining free space in metadata of thin pool vg0/tp is too low (75.68% >= 75.00%). Resize is recommended.\n  Cannot create new thin volume, free space in thin pool vg0/tp reached threshold.\n",
 			metav1.Reason_REASON_NO_SPACE,
 		},
 		{"in use", "lvremove", "  Logical volume vg0/t1 in use.\n", metav1.Reason_REASON_VOLUME_IN_USE},

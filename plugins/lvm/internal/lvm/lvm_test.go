@@ -22,7 +22,7 @@ const lvsReport = `
                   {"lv_name":"lin", "lv_size":"8388608", "lv_attr":"-ri-a----k", "lv_active":"active", "lv_device_open":"open", "lv_tags":"lq.a=b,theirs", "pool_lv":"", "origin":"", "data_percent":"", "metadata_percent":"", "lv_health_status":"", "zero":"unknown", "lv_layout":"linear", "vg_extent_size":"4194304", "vg_size":"532676608", "vg_free":"440401920", "vg_missing_pv_count":"1"},
                   {"lv_name":"sn", "lv_size":"4194304", "lv_attr":"swi-a-s---", "lv_active":"active", "lv_device_open":"", "lv_tags":"", "pool_lv":"", "origin":"lin", "data_percent":"0.00", "metadata_percent":"", "lv_health_status":"", "zero":"unknown", "lv_layout":"linear", "vg_extent_size":"4194304", "vg_size":"532676608", "vg_free":"440401920", "vg_missing_pv_count":"1"},
                   {"lv_name":"t1", "lv_size":"1073741824", "lv_attr":"Vwi---tz-k", "lv_active":"", "lv_device_open":"unknown", "lv_tags":"", "pool_lv":"tp", "origin":"t0", "data_percent":"", "metadata_percent":"", "lv_health_status":"", "zero":"zero", "lv_layout":"thin,sparse", "vg_extent_size":"4194304", "vg_size":"532676608", "vg_free":"440401920", "vg_missing_pv_count":"1"},
-                  {"lv_name":"tp", "lv_size":"67108864", "lv_attr":"twi-aotzD-", "lv_active":"active", "lv_device_open":"open", "lv_tags":"", "pool_lv":"", "origin":"", "data_percent":"100.00", "metadata_percent":"11.52", "lv_health_status":"out_of_data", "zero":"zero", "lv_layout":"thin,pool", "vg_extent_size":"4194304", "vg_size":"532676608", "vg_free":"440401920", "vg_missing_pv_count":"1"}
+                  {"lv_name":"tp", "lv_size":"67108864", "lv_attr":"twi-aotzD-", "lv_active":"active", "lv_device_open":"open", "lv_tags":"", "pool_lv":"", "origin":"", "data_percent":"100.00", "metadata_percent":"11.52", "lv_metadata_size":"4194304", "lv_health_status":"out_of_data", "zero":"zero", "lv_layout":"thin,pool", "vg_extent_size":"4194304", "vg_size":"532676608", "vg_free":"440401920", "vg_missing_pv_count":"1"}
               ]
           }
       ]
@@ -43,7 +43,7 @@ func TestReadsReport(t *testing.T) {
 		{Name: "lin", SizeBytes: 8 << 20, Tags: []string{"lq.a=b", "theirs"}, Active: true, Open: true, ReadOnly: true, DataPercent: -1, MetadataPercent: -1, VG: vg},
 		{Name: "sn", SizeBytes: 4 << 20, Active: true, Origin: "lin", Classic: true, MetadataPercent: -1, VG: vg},
 		{Name: "t1", SizeBytes: 1 << 30, ThinPool: "tp", Origin: "t0", Zeroes: true, DataPercent: -1, MetadataPercent: -1, VG: vg},
-		{Name: "tp", SizeBytes: 64 << 20, Active: true, Open: true, IsThinPool: true, Zeroes: true, DataPercent: 100, MetadataPercent: 11.52, Health: "out_of_data", VG: vg},
+		{Name: "tp", SizeBytes: 64 << 20, Active: true, Open: true, IsThinPool: true, Zeroes: true, DataPercent: 100, MetadataPercent: 11.52, MetadataBytes: 4 << 20, Health: "out_of_data", VG: vg},
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)

@@ -26,6 +26,7 @@ type LV struct {
 	Zeroes          bool    // of a thin pool: new blocks are zeroed
 	DataPercent     float64 // -1 = unknown
 	MetadataPercent float64 // -1 = unknown
+	MetadataBytes   int64   // of a thin pool
 	Health          string  // as LVM says: "", "partial", "out_of_data", "metadata_read_only", "failed"
 	VG              VG      // the group that it lies in
 }
@@ -38,7 +39,7 @@ type VG struct {
 
 const (
 	vgFields = "vg_extent_size,vg_size,vg_free,vg_missing_pv_count"
-	lvFields = "lv_name,lv_size,lv_attr,lv_active,lv_device_open,lv_tags,pool_lv,origin,data_percent,metadata_percent,lv_health_status,zero,lv_layout," + vgFields
+	lvFields = "lv_name,lv_size,lv_attr,lv_active,lv_device_open,lv_tags,pool_lv,origin,data_percent,metadata_percent,lv_metadata_size,lv_health_status,zero,lv_layout," + vgFields
 )
 
 type row map[string]string
@@ -131,9 +132,9 @@ func (r row) lv() LV {
 		Name: r["lv_name"], SizeBytes: r.number("lv_size"), Active: r["lv_active"] == "active", Open: r["lv_device_open"] == "open",
 		ThinPool: r["pool_lv"], Origin: r["origin"], Zeroes: r["zero"] == "zero", Health: r["lv_health_status"],
 		DataPercent: r.percent("data_percent"), MetadataPercent: r.percent("metadata_percent"), VG: r.vg(),
-		IsThinPool: r["lv_layout"] == "thin,pool",
-		ReadOnly:   len(r["lv_attr"]) > 1 && strings.EqualFold(r["lv_attr"][1:2], "r"),
-		Classic:    strings.HasPrefix(strings.ToLower(r["lv_attr"]), "s"),
+		MetadataBytes: r.number("lv_metadata_size"), IsThinPool: r["lv_layout"] == "thin,pool",
+		ReadOnly: len(r["lv_attr"]) > 1 && strings.EqualFold(r["lv_attr"][1:2], "r"),
+		Classic:  strings.HasPrefix(strings.ToLower(r["lv_attr"]), "s"),
 	}
 	if tags := r["lv_tags"]; tags != "" {
 		lv.Tags = strings.Split(tags, ",")

@@ -89,6 +89,9 @@ func (d *device) done(ctx context.Context) error {
 		return nil
 	}
 	delete(d.p.held, d.name)
+	if _, err := os.Lstat(d.p.note(d.name)); err != nil { // attached meanwhile: it is not ours alone any more
+		return nil
+	}
 	return d.p.release(ctx, d.name)
 }
 

@@ -176,12 +176,13 @@ func (p *Pool) sweep(ctx context.Context) error {
 		case o.kind == incoming || s == making || s == gone:
 			err = p.destroy(ctx, o)
 		}
-		if err != nil {
+		if err != nil && !fault.Is(err, metav1.Reason_REASON_DEVICE_MISSING) { // what is on other devices works on
 			return err
 		}
+		err = nil
 	}
 	for id := range volumes {
-		if err := p.settleRestore(ctx, id, all); err != nil {
+		if err := p.settleRestore(ctx, id, all); err != nil && !fault.Is(err, metav1.Reason_REASON_DEVICE_MISSING) {
 			return err
 		}
 	}

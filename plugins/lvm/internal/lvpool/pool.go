@@ -231,12 +231,18 @@ func (p *Pool) State(ctx context.Context) *driverv1.Pool {
 		set(unhealthy, metav1.Reason_REASON_BACKEND_FAILED, "thin pool %s needs repair (%s): lvconvert --repair", p.path(p.p.ThinPool), lv.Health)
 	case lv.Health == "out_of_data" || lv.DataPercent >= almostFull:
 		set(degraded, metav1.Reason_REASON_NO_SPACE, "thin pool %s is %.0f %% full: extend it (lvextend -L +SIZE), or delete volumes", p.path(p.p.ThinPool), lv.DataPercent)
-	case lv.MetadataPercent >= almostFull:
+	case p.thin() && lv.MetadataPercent >= metadataLimit(lv.MetadataBytes):
 		set(degraded, metav1.Reason_REASON_NO_SPACE, "the metadata of thin pool %s is %.0f %% full: lvextend --poolmetadatasize +SIZE", p.path(p.p.ThinPool), lv.MetadataPercent)
 	case !p.thin() && vg.SizeBytes > 0 && float64(out.UsedBytes) > almostFull/100.*float64(out.CapacityBytes):
 		set(degraded, metav1.Reason_REASON_NO_SPACE, "less than %d %% of volume group %s is free", 100-almostFull, p.p.VG)
 	}
 	return out
+}
+
+// metadataLimit is how full, in percent, a thin pool's metadata may be before LVM refuses to make volumes in it: 4 MiB must be free, or a quarter of it if that
+// is less (pool_metadata_min_threshold in LVM's thin_manip.c).
+func metadataLimit(size int64) float64 {
+	return 100 - min(25, 100*float64(4<<20)/float64(max(size, 1)))
 }
 
 // path is a logical volume as LVM's commands take it.

@@ -251,6 +251,8 @@ func (p *Pool) AttachVolume(ctx context.Context, id string) (*driverv1.DiskSourc
 
 func (p *Pool) activate(ctx context.Context, o object) (*driverv1.DiskSource, error) {
 	if !p.attached(o) {
+		p.mu.Lock() // an image may be read by us at the same time
+		defer p.mu.Unlock()
 		if _, err := p.tool.Run(ctx, "lvchange", "-ay", "-K", p.path(o.Name)); err != nil {
 			return nil, err
 		}
