@@ -16,12 +16,16 @@ func (g *Guest) Disk(n int) string {
 	return g.disks[n]
 }
 
+// DiskFile is the file of the host that is the n-th disk, raw: what the guest has flushed is in it.
+func (g *Guest) DiskFile(n int) string { return filepath.Join(g.dir, diskID(n)) }
+
+func diskID(n int) string { return fmt.Sprintf("lab%d", n) }
+
 // AddDisk plugs a blank disk in and returns its device once it is there. The disk is sparse, and discards give room back.
 func (g *Guest) AddDisk(ctx context.Context, size int64) (string, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	id := fmt.Sprintf("lab%d", len(g.disks))
-	file := filepath.Join(g.dir, id)
+	id, file := diskID(len(g.disks)), g.DiskFile(len(g.disks))
 	f, err := os.Create(file)
 	if err != nil {
 		return "", err
@@ -53,7 +57,7 @@ func (g *Guest) AddDisk(ctx context.Context, size int64) (string, error) {
 func (g *Guest) RemoveDisk(ctx context.Context, n int) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	id := fmt.Sprintf("lab%d", n)
+	id := diskID(n)
 	if err := g.qmp.call(ctx, "device_del", map[string]any{"id": id}, nil); err != nil {
 		return err
 	}
