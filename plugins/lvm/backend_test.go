@@ -72,6 +72,7 @@ func testContent(t *testing.T, r *rig, c *client) {
 }
 
 func TestLinearPool(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, makeVG, 300)
 	versions(t, r)
 	c := r.launch(t, id(), map[string]string{"vg": "lab", "devices": r.Disk(0)})
@@ -110,6 +111,7 @@ func TestLinearPool(t *testing.T) {
 
 // A device is gone: the pool says so, and so does what needs it; what is on other devices goes on.
 func TestDeviceMissing(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, makeVG+`vgextend -q lab "$1" >/dev/null`, 64, 64)
 	params := map[string]string{"vg": "lab", "devices": r.Disk(0) + "," + r.Disk(1)}
 	c := r.launch(t, id(), params)
@@ -197,6 +199,7 @@ func testThousand(t *testing.T, r *rig, c *client) {
 }
 
 func TestThinPool(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, makeThin, 200)
 	pool := id()
 	c := r.launch(t, pool, map[string]string{"vg": "lab", "thin_pool": "tp", "devices": r.Disk(0)})

@@ -86,6 +86,7 @@ func versions(t *testing.T, r *rig) {
 
 // The contract, in a thin pool, through the launcher. A foreign group and a foreign volume in the same group stay byte for byte what they were.
 func TestConformanceThin(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, makeThin+foreign, 300, 64)
 	versions(t, r)
 	before := r.sh(t, foreignSum)
@@ -97,6 +98,7 @@ func TestConformanceThin(t *testing.T) {
 
 // The same in a linear pool; the devices are not named but found.
 func TestConformanceLinear(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, makeVG+foreign, 300, 64)
 	before := r.sh(t, foreignSum)
 	conformance.Test(t, conformance.Options{

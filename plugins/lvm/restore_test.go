@@ -9,8 +9,10 @@ import (
 
 // A restore cut short by SIGKILL at many moments: the volume is always there, whole, old or restored, and the same call ends it.
 func TestRestoreKilled(t *testing.T) {
+	t.Parallel()
 	for name, prepare := range map[string]string{"thin": makeThin, "linear": makeVG} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, prepare, 200)
 			params := map[string]string{"vg": "lab", "devices": r.Disk(0)}
 			if name == "thin" {
