@@ -23,7 +23,7 @@ func TestRestoreKilled(t *testing.T) {
 			r.write(t, c.attach(t, v), "OLD")
 			must(t, "detach", c.detachErr(v))
 			s := c.snapshot(t, v)
-			for after := 300 * time.Millisecond; after < 3*time.Second; after += 450 * time.Millisecond {
+			for after := 300 * time.Millisecond; after < 3*time.Second; after += 700 * time.Millisecond {
 				r.write(t, c.attach(t, v), "NEW")
 				must(t, "detach", c.detachErr(v))
 				done := make(chan error, 1)
