@@ -91,7 +91,7 @@ func TestConformanceThin(t *testing.T) {
 	versions(t, r)
 	before := r.sh(t, foreignSum)
 	conformance.Test(t, conformance.Options{Plugin: r.spec(), Storage: conformance.StorageOptions{
-		Parameters: map[string]string{"vg": "lab", "thin_pool": "tp", "devices": r.Disk(0)},
+		Parameters: map[string]string{"vg": "lab", "thin_pool": "tp", "devices": r.Disk(0)}, Write: r.writePattern,
 	}})
 	r.wantClean(t, before)
 }
@@ -102,7 +102,7 @@ func TestConformanceLinear(t *testing.T) {
 	r := newRig(t, makeVG+foreign, 300, 64)
 	before := r.sh(t, foreignSum)
 	conformance.Test(t, conformance.Options{
-		Plugin: r.spec(), Storage: conformance.StorageOptions{Parameters: map[string]string{"vg": "lab"}}, Only: linearOnly,
+		Plugin: r.spec(), Storage: conformance.StorageOptions{Parameters: map[string]string{"vg": "lab"}, Write: r.writePattern}, Only: linearOnly,
 	})
 	r.wantClean(t, before)
 }
