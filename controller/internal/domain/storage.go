@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/limiquantix/limiquantix/proto/fault"
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 	operationv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
 	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
@@ -89,8 +90,8 @@ func PoolPathAllowed(path string) (string, bool) {
 	return `names no field that can change: use "spec.parameters", "spec.secrets", "spec.node_selector", "spec.overcommit", "spec.cordoned", "meta.labels", "meta.annotations"`, false
 }
 
-// PoolOutcome decides how an operation on a pool stands; rec is nil when the pool is gone.
-func PoolOutcome(op *operationv1.Operation, rec *statev1.StoragePoolRecord) Outcome {
+// PoolOutcome decides how an operation on a pool stands; rec is nil when the pool is gone. reporting are the nodes that are heard of: others are not waited for, but for a deletion.
+func PoolOutcome(op *operationv1.Operation, rec *statev1.StoragePoolRecord, reporting map[string]*computev1.Node) Outcome {
 	if op.GetState() != operationv1.OperationState_OPERATION_STATE_RUNNING {
 		return Outcome{op.GetState(), op.GetReason(), op.GetMessage()}
 	}
@@ -103,7 +104,11 @@ func PoolOutcome(op *operationv1.Operation, rec *statev1.StoragePoolRecord) Outc
 		return done()
 	case rec == nil, !deleting && p.GetMeta().GetDeleteTime() != nil:
 		return Outcome{operationv1.OperationState_OPERATION_STATE_SUPERSEDED, fault.ReasonName(metav1.Reason_REASON_SUPERSEDED), "the pool was deleted"}
-	case deleting, op.GetGeneration() > st.GetObservedGeneration():
+	case deleting:
+		return going
+	case op.GetVerb() == VerbUpdatePool && !anyConcerned(p, reporting):
+		return done() // nobody is there who would have to follow
+	case op.GetGeneration() > max(st.GetObservedGeneration(), PoolObserved(p, func(id string) bool { return reporting[id] != nil })):
 		return going
 	case st.GetPhase() == storagev1.StoragePoolPhase_STORAGE_POOL_PHASE_READY, st.GetPhase() == storagev1.StoragePoolPhase_STORAGE_POOL_PHASE_DEGRADED:
 		return done()
@@ -111,6 +116,15 @@ func PoolOutcome(op *operationv1.Operation, rec *statev1.StoragePoolRecord) Outc
 		return Outcome{operationv1.OperationState_OPERATION_STATE_FAILED, st.GetReason(), st.GetMessage()}
 	}
 	return going
+}
+
+func anyConcerned(p *storagev1.StoragePool, reporting map[string]*computev1.Node) bool {
+	for id, n := range reporting {
+		if PoolOn(p, id) != nil || PoolWanted(p, n) {
+			return true
+		}
+	}
+	return false
 }
 
 // PoolOn is how a pool is on a node, by its last word; nil = the node does not have it.

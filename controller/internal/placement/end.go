@@ -7,6 +7,7 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/proto/fault"
+	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 	operationv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
 	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
@@ -28,6 +29,11 @@ func (w *worker) end(ctx context.Context) error {
 			case state.KindOperation:
 				object = row.Owner
 			case state.KindVM, state.KindImage, state.KindPool, state.KindVolume, state.KindSnapshot:
+			case state.KindNode: // changes of pools wait for nodes that report only
+				if c.Old == nil || c.New == nil || c.Old.Phase != c.New.Phase {
+					rows = append(rows, w.poolOperations()...)
+				}
+				continue
 			default:
 				continue
 			}
@@ -107,7 +113,7 @@ func (w *worker) outcome(rec *statev1.OperationRecord) domain.Outcome {
 	case domain.KindSnapshot:
 		return domain.SnapshotOutcome(op, w.Cache.Row(state.KindSnapshot, op.GetObjectId()).Snapshot())
 	case domain.KindPool:
-		return domain.PoolOutcome(op, w.Cache.Row(state.KindPool, op.GetObjectId()).Pool())
+		return domain.PoolOutcome(op, w.Cache.Row(state.KindPool, op.GetObjectId()).Pool(), w.reporting())
 	}
 	img := w.Cache.Row(state.KindImage, op.GetObjectId())
 	switch {
@@ -120,4 +126,21 @@ func (w *worker) outcome(rec *statev1.OperationRecord) domain.Outcome {
 		}
 	}
 	return domain.Outcome{State: operationv1.OperationState_OPERATION_STATE_RUNNING}
+}
+
+// reporting are the nodes that are heard of.
+func (w *worker) reporting() map[string]*computev1.Node {
+	out := map[string]*computev1.Node{}
+	for _, row := range w.Cache.Find(state.Query{Kind: state.KindNode}).Rows {
+		if !row.Deleting && computev1.NodePhase(row.Phase) != computev1.NodePhase_NODE_PHASE_UNKNOWN {
+			out[row.ID] = row.Node().GetNode()
+		}
+	}
+	return out
+}
+
+func (w *worker) poolOperations() []*state.Row {
+	return w.Cache.Find(state.Query{Kind: state.KindOperation, Phases: []int32{opRunning}, Keep: func(r *state.Row) bool {
+		return r.Operation().GetOperation().GetObjectKind() == domain.KindPool
+	}}).Rows
 }

@@ -164,6 +164,36 @@ func dropCopies(row *state.Row, nodeID string) *state.Writer {
 	return &out
 }
 
+// dropGoneNodes takes out of pools and images what they say of nodes that are no more: nobody would ever confirm that nothing is left there.
+func (w *worker) dropGoneNodes(ctx context.Context) error {
+	gone := func(id string) bool { return id != "" && w.Cache.Row(state.KindNode, id) == nil }
+	for {
+		var outs []*state.Writer
+		for _, row := range w.Cache.Find(state.Query{Kind: state.KindPool}).Rows {
+			for _, n := range row.Pool().GetPool().GetStatus().GetNodes() {
+				if gone(n.GetNodeId()) {
+					outs = append(outs, dropPoolNode(row, n.GetNodeId()))
+					break
+				}
+			}
+		}
+		for _, row := range w.Cache.Find(state.Query{Kind: state.KindImage}).Rows {
+			for _, c := range row.Image().GetImage().GetStatus().GetCopies() {
+				if gone(c.GetNodeId()) {
+					outs = append(outs, dropCopies(row, c.GetNodeId()))
+					break
+				}
+			}
+		}
+		if len(outs) == 0 {
+			return nil
+		}
+		if _, err := w.commit(ctx, outs[:min(len(outs), roundSize)]); err != nil {
+			return err
+		}
+	}
+}
+
 func dropPoolNode(row *state.Row, nodeID string) *state.Writer {
 	rec := row.Pool()
 	st := rec.GetPool().GetStatus()

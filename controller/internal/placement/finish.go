@@ -15,12 +15,20 @@ func (w *worker) finish(ctx context.Context) error {
 		for _, kind := range []state.Kind{state.KindVM, state.KindImage, state.KindVolume, state.KindSnapshot, state.KindPool, state.KindNode} {
 			rows = append(rows, w.Cache.Find(state.Query{Kind: kind, Keep: func(r *state.Row) bool { return r.Deleting }}).Rows...)
 		}
+		if err := w.dropGoneNodes(ctx); err != nil {
+			return err
+		}
 		return w.finishAll(ctx, rows)
 	}, func(changes []state.Change) error {
 		var rows []*state.Row
 		seen := map[string]bool{}
 		for _, c := range changes {
 			row := c.New
+			if row == nil && c.Row().Kind == state.KindNode {
+				if err := w.dropGoneNodes(ctx); err != nil {
+					return err
+				}
+			}
 			if v := c.Row(); (v.Kind == state.KindVolume || v.Kind == state.KindSnapshot) && c.New == nil && v.InPool != "" { // a pool may have waited for it
 				if p := w.Cache.Row(state.KindPool, v.InPool); p != nil && p.Deleting && !seen[p.ID] {
 					seen[p.ID] = true
@@ -132,7 +140,8 @@ func RemoveImage(row *state.Row) *state.Writer {
 
 // RemovePool removes a pool that is being deleted; nil while a node has not let go of it, or something is still kept in it.
 func RemovePool(cache *state.Cache, row *state.Row) *state.Writer {
-	if len(row.Pool().GetPool().GetStatus().GetNodes()) > 0 || cache.Count(state.Query{Kind: state.KindVolume, Pool: row.ID, Limit: 1}) > 0 {
+	if len(row.Pool().GetPool().GetStatus().GetNodes()) > 0 || cache.Count(state.Query{Kind: state.KindVolume, Pool: row.ID, Limit: 1}) > 0 ||
+		cache.Count(state.Query{Kind: state.KindSnapshot, Pool: row.ID, Limit: 1}) > 0 {
 		return nil
 	}
 	var out state.Writer

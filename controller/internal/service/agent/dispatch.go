@@ -45,8 +45,10 @@ func (s *Service) dispatch(changes []state.Change, revision int64) {
 					s.mark(n, key{kindSnap, snap.ID}, revision)
 				}
 			}
+			s.markEmptied(c, revision)
 		case state.KindSnapshot:
 			s.markNodes(c, key{kindSnap, row.ID}, revision)
+			s.markEmptied(c, revision)
 		case state.KindImage:
 			s.markNodes(c, key{kindImage, row.ID}, revision)
 		case state.KindPool:
@@ -63,6 +65,13 @@ func (s *Service) dispatch(changes []state.Change, revision int64) {
 				}
 			}
 		}
+	}
+}
+
+// markEmptied looks again at a pool that is being deleted when something that lay in it is gone.
+func (s *Service) markEmptied(c state.Change, revision int64) {
+	if p := s.cfg.Cache.Row(state.KindPool, c.Row().InPool); c.New == nil && p != nil && p.Deleting {
+		s.eachSession(func(ss *session) { ss.mark(key{kindPool, p.ID}, revision) })
 	}
 }
 

@@ -205,6 +205,16 @@ func (s *Service) renderVolume(nodeID, id string) *agentv1.DesiredVolume {
 	return d
 }
 
+// poolKept reports whether something lies in a pool: until that is gone nodes need the pool, whatever is wanted of it.
+func (s *Service) poolKept(id string) bool {
+	for _, kind := range []state.Kind{state.KindVolume, state.KindSnapshot} {
+		if len(s.cfg.Cache.Find(state.Query{Kind: kind, Pool: id, Limit: 1}).Rows) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 func (s *Service) renderPool(ctx context.Context, nodeID, id string) (*agentv1.DesiredPool, error) {
 	row := s.cfg.Cache.Row(state.KindPool, id)
 	node := s.cfg.Cache.Row(state.KindNode, nodeID).Node().GetNode()
@@ -212,7 +222,7 @@ func (s *Service) renderPool(ctx context.Context, nodeID, id string) (*agentv1.D
 	if p == nil || node == nil {
 		return nil, nil
 	}
-	d := &agentv1.DesiredPool{Pool: &storagev1.StoragePool{Meta: identity(p.GetMeta()), Spec: p.GetSpec()}, Absent: row.Deleting}
+	d := &agentv1.DesiredPool{Pool: &storagev1.StoragePool{Meta: identity(p.GetMeta()), Spec: p.GetSpec()}, Absent: row.Deleting && !s.poolKept(id)}
 	if !domain.PoolWanted(p, node) {
 		if domain.PoolOn(p, nodeID) == nil { // it is let go of, or never was there
 			return nil, nil

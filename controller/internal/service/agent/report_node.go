@@ -16,8 +16,8 @@ import (
 
 // pool takes in how a pool is on the node. Use that changes by less than a hundredth of the whole is not written.
 func (r *report) pool(rep *agentv1.PoolReport) *state.Writer {
-	row := r.s.cfg.Cache.Row(state.KindPool, rep.GetPoolId())
-	if row == nil {
+	row, node := r.s.cfg.Cache.Row(state.KindPool, rep.GetPoolId()), r.s.cfg.Cache.Row(state.KindNode, r.node)
+	if row == nil || node == nil || node.Deleting {
 		return nil
 	}
 	rec := row.Pool()

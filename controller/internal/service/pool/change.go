@@ -179,7 +179,7 @@ func (s *Service) DeleteStoragePool(ctx context.Context, req *connect.Request[st
 		case err != nil:
 			return nil, err
 		case row.Deleting:
-			resp := &storagev1.DeleteStoragePoolResponse{StoragePool: s.view(row), Operation: s.cfg.Cache.Row(state.KindOperation, row.Pool().GetOperationId()).Operation().GetOperation()}
+			resp := &storagev1.DeleteStoragePoolResponse{StoragePool: s.view(row, s.around()), Operation: s.cfg.Cache.Row(state.KindOperation, row.Pool().GetOperationId()).Operation().GetOperation()}
 			return &request.Plan[*storagev1.DeleteStoragePoolResponse]{Response: resp}, nil
 		}
 		if err := domain.CheckEtag(m.GetEtag(), row.Revision); err != nil {
@@ -220,6 +220,9 @@ func (s *Service) checkUnused(row *state.Row) error {
 	}
 	if v := s.cfg.Cache.Find(state.Query{Kind: state.KindVolume, Pool: row.ID, Limit: 1}).Rows; len(v) > 0 {
 		return inUse("volume", v[0].Name, v[0].ID)
+	}
+	if v := s.cfg.Cache.Find(state.Query{Kind: state.KindSnapshot, Pool: row.ID, Limit: 1}).Rows; len(v) > 0 {
+		return inUse("snapshot", v[0].Name, v[0].ID)
 	}
 	for _, i := range s.cfg.Cache.Find(state.Query{Kind: state.KindImage}).Rows {
 		for _, c := range i.Image().GetImage().GetStatus().GetCopies() {

@@ -3,6 +3,7 @@ package pool
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
@@ -35,29 +36,43 @@ var _ storagev1connect.StoragePoolServiceHandler = (*Service)(nil)
 // New makes the service.
 func New(cfg Config) *Service { return &Service{cfg: cfg} }
 
-func (s *Service) view(row *state.Row) *storagev1.StoragePool {
+// around is what a view of a pool needs besides its record.
+type around struct {
+	nodes  []*computev1.Node
+	copies map[string]int64 // of images, by pool
+}
+
+func (s *Service) around() around {
+	a := around{copies: map[string]int64{}}
+	for _, row := range s.cfg.Cache.Find(state.Query{Kind: state.KindNode}).Rows {
+		a.nodes = append(a.nodes, row.Node().GetNode())
+	}
+	for _, row := range s.cfg.Cache.Find(state.Query{Kind: state.KindImage}).Rows {
+		for _, c := range row.Image().GetImage().GetStatus().GetCopies() {
+			a.copies[c.GetPoolId()]++
+		}
+	}
+	return a
+}
+
+// view is a pool as clients see it: with what lies in it, and with what is known of its nodes beside their own words.
+func (s *Service) view(row *state.Row, a around) *storagev1.StoragePool {
 	p := row.Pool().GetPool()
 	p.Meta.Etag = domain.Etag(row.Revision)
 	if p.Status == nil {
 		p.Status = &storagev1.StoragePoolStatus{}
 	}
-	for _, n := range p.GetStatus().GetNodes() {
-		if on := s.cfg.Cache.Row(state.KindNode, n.GetNodeId()); on == nil || computev1.NodePhase(on.Phase) == computev1.NodePhase_NODE_PHASE_UNKNOWN {
-			n.Health, n.Reason = storagev1.PoolHealth_POOL_HEALTH_UNKNOWN, fault.ReasonName(metav1.Reason_REASON_NODE_UNREACHABLE)
-			n.Message = "node " + n.GetNodeName() + " does not report"
-		}
-	}
+	kept := ""
 	for _, v := range s.cfg.Cache.Find(state.Query{Kind: state.KindVolume, Pool: row.ID}).Rows {
 		p.Status.VolumeCount++
 		p.Status.ProvisionedBytes += v.Size
+		kept = fmt.Sprintf("volume %s (%s)", v.Name, v.ID)
 	}
-	for _, i := range s.cfg.Cache.Find(state.Query{Kind: state.KindImage, Pool: row.ID}).Rows {
-		for _, c := range i.Image().GetImage().GetStatus().GetCopies() {
-			if c.GetPoolId() == row.ID {
-				p.Status.ImageCopyCount++
-			}
-		}
+	p.Status.ImageCopyCount = a.copies[row.ID]
+	if snaps := s.cfg.Cache.Find(state.Query{Kind: state.KindSnapshot, Pool: row.ID, Limit: 1}).Rows; kept == "" && len(snaps) > 0 {
+		kept = fmt.Sprintf("snapshot %s (%s)", snaps[0].Name, snaps[0].ID)
 	}
+	domain.ShowPool(p, a.nodes, kept)
 	return p
 }
 
@@ -77,7 +92,7 @@ func (s *Service) GetStoragePool(_ context.Context, req *connect.Request[storage
 	if err != nil {
 		return nil, err
 	}
-	return connect.NewResponse(&storagev1.GetStoragePoolResponse{StoragePool: s.view(row)}), nil
+	return connect.NewResponse(&storagev1.GetStoragePoolResponse{StoragePool: s.view(row, s.around())}), nil
 }
 
 // ListStoragePools answers a page.
@@ -106,10 +121,10 @@ func (s *Service) ListStoragePools(_ context.Context, req *connect.Request[stora
 	if q.After, err = domain.ReadPageToken(query, m.GetPageToken()); err != nil {
 		return nil, err
 	}
-	page := s.cfg.Cache.Find(q)
+	page, a := s.cfg.Cache.Find(q), s.around()
 	resp := &storagev1.ListStoragePoolsResponse{Revision: page.Revision}
 	for _, row := range page.Rows {
-		resp.StoragePools = append(resp.StoragePools, s.view(row))
+		resp.StoragePools = append(resp.StoragePools, s.view(row, a))
 	}
 	if page.More {
 		resp.NextPageToken = domain.PageToken(query, page.Rows[len(page.Rows)-1].ID)

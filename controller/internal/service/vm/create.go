@@ -85,6 +85,9 @@ func (s *Service) planCreate(vm *computev1.VM, secret []byte) (*createPlan, erro
 	op := newOperation(domain.VerbCreateVM, vm, now)
 	rec := &statev1.VMRecord{SchemaVersion: 1, Vm: vm, OperationId: op.GetId(), PendingSince: meta.GetCreateTime()}
 	var w state.Writer
+	if err := s.takeRoom(&w, found); err != nil {
+		return nil, err
+	}
 	for i, vol := range found.volumes {
 		disk := vm.GetSpec().GetDisks()[i]
 		if row := found.rows[i]; row != nil { // it is the VM's alone from now on, placed or not
@@ -136,6 +139,9 @@ func (s *Service) dryRun(vm *computev1.VM) (*connect.Response[computev1.CreateVM
 	}
 	if other := s.cfg.Cache.ByName(vm.GetMeta().GetProjectId(), state.KindVM, vm.GetMeta().GetName()); other != "" {
 		return nil, nameTaken(vm.GetMeta(), other)
+	}
+	if err := s.takeRoom(&state.Writer{}, found); err != nil {
+		return nil, err
 	}
 	e := s.cfg.Explain.Explain(&statev1.VMRecord{Vm: vm}, found.volumes)
 	vm.Status.Message = e.Summary

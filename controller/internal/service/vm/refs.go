@@ -2,8 +2,11 @@ package vm
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
+	"github.com/limiquantix/limiquantix/controller/internal/service/volume"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/controller/internal/store"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
@@ -114,4 +117,24 @@ func (r *resolver) existing(field string, d *computev1.Disk, vmID string) {
 		}
 	}
 	r.volumes, r.rows = append(r.volumes, rec), append(r.rows, row)
+}
+
+// takeRoom promises the room of the volumes that are to be made; only a pool that has a limit makes the commit conditional on its record, since every VM has a disk in some pool.
+func (s *Service) takeRoom(w *state.Writer, found refs) error {
+	more := map[string]int64{}
+	for i, vol := range found.volumes {
+		if found.rows[i] == nil {
+			more[vol.GetVolume().GetSpec().GetPoolId()] += vol.GetVolume().GetSpec().GetSizeBytes()
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(more)) {
+		pool := s.cfg.Cache.Row(state.KindPool, id)
+		if p := pool.Pool().GetPool().GetSpec(); p.GetOvercommit() == 0 && !p.GetCordoned() {
+			continue
+		}
+		if err := volume.TakeRoom(s.cfg.Cache, w, pool, more[id], true); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -24,7 +24,7 @@ type change struct {
 	verb              string
 	id, project, etag string
 	// apply changes vol and reports whether something has to be realised.
-	apply func(row *state.Row, vol *storagev1.Volume) (realise bool, err error)
+	apply func(row *state.Row, vol *storagev1.Volume, w *state.Writer) (realise bool, err error)
 }
 
 func mutate[R proto.Message](ctx context.Context, s *Service, c change, answer func(*storagev1.Volume, *operationv1.Operation) R) (R, error) {
@@ -41,7 +41,8 @@ func mutate[R proto.Message](ctx context.Context, s *Service, c change, answer f
 		}
 		rec, now := row.Volume(), s.cfg.Now()
 		before := proto.CloneOf(rec.GetVolume())
-		realise, err := c.apply(row, rec.GetVolume())
+		var w state.Writer
+		realise, err := c.apply(row, rec.GetVolume(), &w)
 		if err != nil {
 			return nil, err
 		}
@@ -51,7 +52,6 @@ func mutate[R proto.Message](ctx context.Context, s *Service, c change, answer f
 			domain.DropCondition(&vol.Status.Conditions, domain.CondRealisable)
 		}
 		op := NewOperation(c.verb, vol, vol.GetMeta().GetGeneration(), now)
-		var w state.Writer
 		w.Same(row)
 		if !realise {
 			domain.EndOperation(op, domain.Outcome{State: operationv1.OperationState_OPERATION_STATE_DONE}, now)
@@ -80,7 +80,7 @@ func (s *Service) UpdateVolume(ctx context.Context, req *connect.Request[storage
 	resp, err := mutate(ctx, s, change{
 		call: request.Call{Method: storagev1connect.VolumeServiceUpdateVolumeProcedure, Body: m, RequestID: m.GetRequestId()},
 		verb: domain.VerbUpdateVolume, id: name, project: meta.GetProjectId(), etag: meta.GetEtag(),
-		apply: func(_ *state.Row, vol *storagev1.Volume) (bool, error) {
+		apply: func(_ *state.Row, vol *storagev1.Volume, _ *state.Writer) (bool, error) {
 			was := proto.CloneOf(vol.GetSpec())
 			var v domain.Violations
 			domain.ApplyMask(&v, vol, m.GetVolume(), m.GetUpdateMask(), domain.VolumePathAllowed)
@@ -114,7 +114,7 @@ func (s *Service) ResizeVolume(ctx context.Context, req *connect.Request[storage
 	resp, err := mutate(ctx, s, change{
 		call: request.Call{Method: storagev1connect.VolumeServiceResizeVolumeProcedure, Body: m, RequestID: m.GetRequestId()},
 		verb: domain.VerbResizeVolume, id: m.GetId(), project: m.GetProjectId(), etag: m.GetEtag(),
-		apply: func(row *state.Row, vol *storagev1.Volume) (bool, error) {
+		apply: func(row *state.Row, vol *storagev1.Volume, w *state.Writer) (bool, error) {
 			size, now := m.GetSizeBytes(), vol.GetSpec().GetSizeBytes()
 			switch {
 			case size <= 0 || size%512 != 0:
@@ -125,7 +125,7 @@ func (s *Service) ResizeVolume(ctx context.Context, req *connect.Request[storage
 				return vol.GetStatus().GetObservedGeneration() < vol.GetMeta().GetGeneration(), nil
 			}
 			if pool := s.cfg.Cache.Row(state.KindPool, row.InPool); pool != nil {
-				if err := s.room(pool, size, now); err != nil {
+				if err := TakeRoom(s.cfg.Cache, w, pool, size-now, false); err != nil {
 					return false, err
 				}
 			}

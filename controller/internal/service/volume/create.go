@@ -2,7 +2,6 @@ package volume
 
 import (
 	"context"
-	"fmt"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -133,29 +132,7 @@ func (s *Service) refer(w *state.Writer, vol *storagev1.Volume) error {
 	if err := v.Err(); err != nil {
 		return err
 	}
-	return s.room(pool, spec.GetSizeBytes(), 0)
-}
-
-// room refuses what would promise more of a pool than its overcommit allows. Promises made at the same moment may go beyond by as much as they are.
-func (s *Service) room(pool *state.Row, more, instead int64) error {
-	p := pool.Pool().GetPool()
-	if p.GetSpec().GetCordoned() {
-		return fault.New(metav1.Reason_REASON_WRONG_STATE, "storage pool %s is cordoned: it takes nothing new", pool.Name)
-	}
-	limit := p.GetSpec().GetOvercommit() * float64(p.GetStatus().GetCapacityBytes())
-	if limit <= 0 {
-		return nil
-	}
-	promised := more - instead
-	for _, r := range s.cfg.Cache.Find(state.Query{Kind: state.KindVolume, Pool: pool.ID}).Rows {
-		promised += r.Size
-	}
-	if float64(promised) > limit {
-		return fault.New(metav1.Reason_REASON_NO_SPACE, "%s", fmt.Sprintf("storage pool %s may promise %.0f bytes (%g times its %d) and would promise %d",
-			pool.Name, limit, p.GetSpec().GetOvercommit(), p.GetStatus().GetCapacityBytes(), promised)).
-			WithRemedy("delete volumes, or raise spec.overcommit")
-	}
-	return nil
+	return TakeRoom(s.cfg.Cache, w, pool, spec.GetSizeBytes(), true)
 }
 
 func nameTaken(meta *metav1.ObjectMeta, other string) error {
