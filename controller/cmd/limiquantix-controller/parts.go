@@ -53,7 +53,8 @@ func newParts(c *controller, leader *state.Leader) *parts {
 	images := image.New(image.Config{Cache: c.cache, Runner: runner, Tunnels: tunnels, Now: time.Now, Log: c.log})
 	loops := placement.New(placement.Config{
 		Store: c.store, Cache: c.cache, Index: index, Live: live, History: history, Seen: seen, Uploading: images.Uploading, Audit: placement.NewAuditMetrics(c.metrics.Registry()),
-		HeartbeatTimeout: c.cfg.Heartbeat.Timeout, HeartbeatInterval: c.cfg.Heartbeat.Interval, Now: time.Now, Log: c.log,
+		HeartbeatTimeout: c.cfg.Heartbeat.Timeout, HeartbeatInterval: c.cfg.Heartbeat.Interval,
+		Lease: timing(c.cfg.Heartbeat).Lease, Now: time.Now, Log: c.log,
 	})
 	return &parts{
 		services: server.Services{

@@ -141,7 +141,15 @@ func Detach(vol *storagev1.Volume, vmID string) {
 }
 
 // CanAttach says why a volume cannot be a disk of a VM; "" = it can.
-func CanAttach(vol *storagev1.Volume, vmID string) string {
+func CanAttach(rec *statev1.VolumeRecord, vmID string) string {
+	vol := rec.GetVolume()
+	switch {
+	case Attachment(vol, vmID) != nil:
+	case Moving(rec):
+		return "is being moved to another pool"
+	case Restoring(rec):
+		return "is being set back to a snapshot"
+	}
 	switch {
 	case vol.GetMeta().GetDeleteTime() != nil:
 		return "is being deleted"

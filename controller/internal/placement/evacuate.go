@@ -21,7 +21,7 @@ func (w *worker) empty(ctx context.Context, node *state.Row) error {
 		outs := w.unplaceSome(node.ID)
 		if len(outs) == 0 {
 			for _, row := range w.Cache.Find(state.Query{Kind: state.KindVolume, Node: node.ID, Limit: roundSize}).Rows {
-				outs = append(outs, dropVolume(row, &metav1.ObjectMeta{Id: node.ID, Name: node.Name}))
+				outs = append(outs, w.dropVolume(row, &metav1.ObjectMeta{Id: node.ID, Name: node.Name}))
 			}
 		}
 		for _, row := range w.Cache.Find(state.Query{Kind: state.KindSnapshot, Node: node.ID, Limit: roundSize}).Rows {
@@ -97,41 +97,51 @@ func (w *worker) unplace(out *state.Writer, node *statev1.NodeRecord, row *state
 	out.Put(state.Key(state.KindVM, row.ID), rec)
 	rows, vols, _ := volumesOf(w.Cache, rec)
 	for i, v := range vols {
-		resetVolume(v, node.GetNode().GetMeta())
+		w.resetVolume(v, node.GetNode().GetMeta())
 		out.Same(rows[i])
 		out.Put(state.Key(state.KindVolume, rows[i].ID), v)
 	}
 	w.History.Add(row.ID, &computev1.VMEvent{Time: timestamppb.New(now), Type: "NodeFenced", Message: "its node was declared off by an operator"})
 }
 
-// resetVolume takes a volume off a node that is no more. One that was a VM's own is made anew; of one that stood by itself the data is gone, and it says so.
-func resetVolume(v *statev1.VolumeRecord, node *metav1.ObjectMeta) {
-	if v.GetOwnerVmId() == "" {
-		st := v.GetVolume().GetStatus()
-		for _, a := range st.GetAttachments() {
-			if a.GetNodeId() == node.GetId() {
-				a.NodeId, a.Epoch, a.Attached = "", 0, false
-			}
-		}
-		if v.GetExecutorNodeId() != node.GetId() {
-			return
-		}
+// resetVolume takes a volume off a node that is no more. What lies in a shared pool is still there. Of the rest, one that was a VM's own is made anew; of one that stood by itself
+// the data is gone, and it says so.
+func (w *worker) resetVolume(v *statev1.VolumeRecord, node *metav1.ObjectMeta) {
+	st := v.GetVolume().GetStatus()
+	shared := w.shared(v.GetVolume().GetSpec().GetPoolId())
+	if v.GetOwnerVmId() != "" && !shared {
 		v.ExecutorNodeId = ""
-		if st.GetNodeId() == node.GetId() {
-			st.Phase, st.Reason = storagev1.VolumePhase_VOLUME_PHASE_FAILED, fault.ReasonName(metav1.Reason_REASON_NODE_UNREACHABLE)
-			st.Message = "its data was on node " + node.GetName() + ", which an operator declared off for good"
+		v.Volume.Status = &storagev1.VolumeStatus{
+			Phase: storagev1.VolumePhase_VOLUME_PHASE_PENDING, AllocationBytes: -1, OwnerVmId: v.GetOwnerVmId(),
 		}
 		return
 	}
+	st.Attachments = slices.DeleteFunc(st.GetAttachments(), func(a *storagev1.VolumeAttachment) bool {
+		return a.GetNodeId() == node.GetId() && !w.wanted(a.GetVmId(), v.GetVolume().GetMeta().GetId()) // the node was about to let go of it
+	})
+	for _, a := range st.GetAttachments() {
+		if a.GetNodeId() == node.GetId() {
+			a.NodeId, a.Epoch, a.Attached = "", 0, false
+		}
+	}
+	if v.GetExecutorNodeId() != node.GetId() {
+		return
+	}
 	v.ExecutorNodeId = ""
-	v.Volume.Status = &storagev1.VolumeStatus{
-		Phase: storagev1.VolumePhase_VOLUME_PHASE_PENDING, AllocationBytes: -1, OwnerVmId: v.GetOwnerVmId(),
+	if !shared && st.GetNodeId() == node.GetId() {
+		st.Phase, st.Reason = storagev1.VolumePhase_VOLUME_PHASE_FAILED, fault.ReasonName(metav1.Reason_REASON_NODE_UNREACHABLE)
+		st.Message = "its data was on node " + node.GetName() + ", which an operator declared off for good"
 	}
 }
 
-func dropVolume(row *state.Row, node *metav1.ObjectMeta) *state.Writer {
+// wanted reports whether a volume is a disk of a VM by its spec.
+func (w *worker) wanted(vmID, volumeID string) bool {
+	return slices.ContainsFunc(w.Cache.Row(state.KindVM, vmID).VM().GetDiskVolumes(), func(d *statev1.DiskVolume) bool { return d.GetVolumeId() == volumeID })
+}
+
+func (w *worker) dropVolume(row *state.Row, node *metav1.ObjectMeta) *state.Writer {
 	v := row.Volume()
-	resetVolume(v, node)
+	w.resetVolume(v, node)
 	var out state.Writer
 	out.Same(row)
 	out.Put(state.Key(state.KindVolume, row.ID), v)
@@ -157,6 +167,11 @@ func dropCopies(row *state.Row, nodeID string) *state.Writer {
 	rec := row.Image()
 	st := rec.GetImage().GetStatus()
 	st.Copies = slices.DeleteFunc(st.GetCopies(), func(c *storagev1.ImageCopy) bool { return c.GetNodeId() == nodeID })
+	for _, ex := range rec.GetExecutors() { // those in shared pools are still there
+		if ex.GetNodeId() == nodeID {
+			ex.NodeId = ""
+		}
+	}
 	domain.SettleImage(rec.GetImage())
 	var out state.Writer
 	out.Same(row)

@@ -68,7 +68,7 @@ func (w *worker) finishAll(ctx context.Context, rows []*state.Row) error {
 			case state.KindImage:
 				out = RemoveImage(now)
 			case state.KindVolume, state.KindSnapshot:
-				out = removeUnmade(now)
+				out = w.removeUnmade(now)
 			case state.KindPool:
 				out = RemovePool(w.Cache, now)
 			case state.KindNode:
@@ -107,8 +107,8 @@ func RemoveVM(cache *state.Cache, row *state.Row) *state.Writer {
 	var out state.Writer
 	out.Same(row)
 	for _, v := range cache.Find(state.Query{Kind: state.KindVolume, Owner: row.ID}).Rows {
-		if len(v.Nodes) > 0 {
-			return nil
+		if len(v.Nodes) > 0 || v.Volume().GetExecutorEpoch() > 0 && cache.Row(state.KindPool, v.InPool).Pool().GetPool().GetStatus().GetShared() {
+			return nil // it may still lie there: somebody has to remove it
 		}
 		out.Same(v)
 		out.Delete(state.Key(state.KindVolume, v.ID))
@@ -151,9 +151,23 @@ func RemovePool(cache *state.Cache, row *state.Row) *state.Writer {
 	return &out
 }
 
-// removeUnmade removes a volume or snapshot that is being deleted and that no node has; nil while one has it.
-func removeUnmade(row *state.Row) *state.Writer {
-	if row.Kind == state.KindVolume && (row.Owner != "" || row.Volume().GetExecutorNodeId() != "") || row.Kind == state.KindSnapshot && len(row.Nodes) > 0 {
+// removeUnmade removes a volume or snapshot that is being deleted and of which nothing is left anywhere: no node ever had it, or the only place where it was is gone.
+func (w *worker) removeUnmade(row *state.Row) *state.Writer {
+	if !row.Deleting {
+		return nil
+	}
+	switch row.Kind {
+	case state.KindVolume:
+		rec := row.Volume()
+		if row.Owner != "" || rec.GetExecutorNodeId() != "" || rec.GetExecutorEpoch() > 0 && w.shared(row.InPool) {
+			return nil
+		}
+	case state.KindSnapshot:
+		rec := row.Snapshot()
+		if rec.GetExecutorNodeId() != "" || rec.GetExecutorEpoch() > 0 && w.shared(row.InPool) {
+			return nil
+		}
+	default:
 		return nil
 	}
 	var out state.Writer

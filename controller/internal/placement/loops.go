@@ -23,6 +23,8 @@ type Config struct {
 	Audit   *AuditMetrics    // nil: the audit only logs
 	// HeartbeatTimeout is how long a node may be silent; HeartbeatInterval how often that is looked at.
 	HeartbeatTimeout, HeartbeatInterval time.Duration
+	// Lease is what an answer to a heartbeat grants: so long after it a node may work on shared pools.
+	Lease time.Duration
 	// Uploading reports whether this process carries the upload of an image; nil: it carries none.
 	Uploading func(imageID string) bool
 	Now       func() time.Time
@@ -46,7 +48,7 @@ func (l *Loops) Run(ctx context.Context, lead store.Leadership) error {
 	var all sync.WaitGroup
 	for name, loop := range map[string]func(context.Context) error{
 		"schedule": w.schedule, "monitor": w.monitor, "end": w.end, "finish": w.finish, "expire": w.expire, "audit": w.audit,
-		"uploads": w.uploads, "executors": w.executors,
+		"uploads": w.uploads, "executors": w.executors, "take over": w.takeOvers,
 	} {
 		all.Go(func() { w.repeat(ctx, name, loop) })
 	}

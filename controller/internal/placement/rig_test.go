@@ -82,7 +82,7 @@ func newRig(t failer, cfg scheduler.Config) *rig {
 	r.asNode = node.NewAgent(r.nodes)
 	r.agents = agent.New(agent.Config{Store: r.losing, Cache: r.cache, Leader: r.leader, History: history, Seen: seen, Now: clock, Log: log})
 	r.cfg = placement.Config{
-		Store: r.losing, Cache: r.cache, Index: r.index, Live: live, History: history, Seen: seen, HeartbeatTimeout: beatTimeout, HeartbeatInterval: beatEvery, Now: clock, Log: log,
+		Store: r.losing, Cache: r.cache, Index: r.index, Live: live, History: history, Seen: seen, HeartbeatTimeout: beatTimeout, HeartbeatInterval: beatEvery, Lease: 3 * beatEvery, Now: clock, Log: log,
 	}
 	r.close = func() {
 		cancel()

@@ -133,24 +133,24 @@ func assign(rec *statev1.VMRecord, p *plan, now time.Time) {
 	domain.SetCondition(&st.Conditions, &metav1.Condition{Type: domain.CondPlaced, Status: metav1.ConditionStatus_CONDITION_STATUS_TRUE}, now)
 }
 
-// attach makes a VM's node the executor of its volume. A volume that stands by itself keeps the one that it has.
+// attach makes a VM's node the executor of its volume. A volume that stands by itself and has one that still works on it keeps that one; the VM waits there.
 func (w *worker) attach(v *statev1.VolumeRecord, vm *statev1.VMRecord, disk *computev1.Disk) {
 	p := vm.GetVm().GetStatus().GetVmPlacement()
 	if v.GetOwnerVmId() == "" {
+		shared := w.shared(v.GetVolume().GetSpec().GetPoolId())
 		domain.Attach(v.GetVolume(), vm.GetVm().GetMeta().GetId(), p.GetNodeId(), p.GetEpoch(), disk.GetReadOnly())
 		if v.GetExecutorNodeId() == "" {
-			pool := w.Cache.Row(state.KindPool, v.GetVolume().GetSpec().GetPoolId()).Pool()
-			SetExecutor(v, p.GetNodeId(), pool.GetPool().GetStatus().GetShared())
+			w.give(v, p.GetNodeId())
+		} else {
+			domain.HandOver(v, shared, w.reports)
 		}
 		return
 	}
-	v.ExecutorNodeId = p.GetNodeId()
-	v.ExecutorEpoch++
+	SetExecutor(v, p.GetNodeId(), w.shared(v.GetVolume().GetSpec().GetPoolId()))
 	mode := storagev1.VolumeAttachmentMode_VOLUME_ATTACHMENT_MODE_SINGLE_WRITER
 	if disk.GetReadOnly() {
 		mode = storagev1.VolumeAttachmentMode_VOLUME_ATTACHMENT_MODE_READ_ONLY
 	}
-	v.Volume.Status.NodeId = p.GetNodeId()
 	v.Volume.Status.Attachments = []*storagev1.VolumeAttachment{{
 		VmId: vm.GetVm().GetMeta().GetId(), NodeId: p.GetNodeId(), Epoch: p.GetEpoch(), Mode: mode,
 	}}

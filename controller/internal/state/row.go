@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -120,7 +121,7 @@ func newRow(kind Kind, id string, kv store.KV) (*Row, error) {
 		var m statev1.ImageRecord
 		if err = r.Decode(&m); err == nil {
 			r.takeMeta(m.GetImage().GetMeta())
-			r.takeImage(m.GetImage())
+			r.takeImage(&m)
 		}
 	case KindOperation:
 		var m statev1.OperationRecord
@@ -178,15 +179,21 @@ func RefSnapshot(id string) string { return "snapshot:" + id }
 // RefVolume is a volume that a volume was made from.
 func RefVolume(id string) string { return "volume:" + id }
 
-func (r *Row) takeImage(img *storagev1.Image) {
+// takeImage notes the nodes of copies, and the executors of those in shared pools.
+func (r *Row) takeImage(m *statev1.ImageRecord) {
+	img := m.GetImage()
 	r.Phase = int32(img.GetStatus().GetPhase())
 	r.Refs, r.InPool = img.GetSpec().GetAliases(), img.GetSpec().GetPoolId()
-	seen := map[string]bool{}
-	for _, c := range img.GetStatus().GetCopies() {
-		if n := c.GetNodeId(); n != "" && !seen[n] {
-			seen[n] = true
+	note := func(n string) {
+		if n != "" && !slices.Contains(r.Nodes, n) {
 			r.Nodes = append(r.Nodes, n)
 		}
+	}
+	for _, c := range img.GetStatus().GetCopies() {
+		note(c.GetNodeId())
+	}
+	for _, pool := range slices.Sorted(maps.Keys(m.GetExecutors())) {
+		note(m.GetExecutors()[pool].GetNodeId())
 	}
 }
 

@@ -46,11 +46,15 @@ func (s *Service) dispatch(changes []state.Change, revision int64) {
 				}
 			}
 			s.markEmptied(c, revision)
+			s.markWaiting(c, revision)
 		case state.KindSnapshot:
 			s.markNodes(c, key{kindSnap, row.ID}, revision)
+			s.markWaiting(c, revision)
 			s.markEmptied(c, revision)
 		case state.KindImage:
-			s.markNodes(c, key{kindImage, row.ID}, revision)
+			for _, k := range imageKeys(c.Old, c.New) {
+				s.markNodes(c, k, revision)
+			}
 		case state.KindPool:
 			if c.Old == nil || c.New == nil || poolWishChanged(c) {
 				s.eachSession(func(ss *session) { ss.mark(key{kindPool, row.ID}, revision) })
@@ -108,4 +112,17 @@ func poolsOfNodeChanged(c state.Change) bool {
 		}
 	}
 	return false
+}
+
+// imageKeys are the copies of an image, as it was and as it is.
+func imageKeys(rows ...*state.Row) []key {
+	var out []key
+	for _, row := range rows {
+		for _, c := range row.Image().GetImage().GetStatus().GetCopies() {
+			if k := imageKey(row.ID, c.GetPoolId()); !slices.Contains(out, k) {
+				out = append(out, k)
+			}
+		}
+	}
+	return out
 }

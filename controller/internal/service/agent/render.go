@@ -5,7 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -99,6 +99,9 @@ func (s *Service) renderVM(ctx context.Context, nodeID, id string) (*agentv1.Des
 		return d, nil
 	}
 	withinClaim(d.GetSpec(), rec.GetClaim())
+	if s.mustWait(nodeID, id, rec) {
+		d.Spec.DesiredPower = computev1.PowerState_POWER_STATE_STOPPED
+	}
 	if d.GetSpec().GetCloudInit().GetUserDataSha256() == "" {
 		return d, nil
 	}
@@ -195,8 +198,11 @@ func (s *Service) renderVolume(nodeID, id string) *agentv1.DesiredVolume {
 		d.Volume.Status = &storagev1.VolumeStatus{Phase: v.GetStatus().GetPhase(), SizeBytes: v.GetStatus().GetSizeBytes(), Format: v.GetStatus().GetFormat()}
 		return d
 	}
-	if r := rec.GetRestore(); r != nil && !r.GetDone() { // never again: whoever lost its memory would undo what was written since
+	if r := rec.GetRestore(); domain.Restoring(rec) { // never one that is done: an agent that lost its memory would do it again
 		d.Restore = &agentv1.VolumeRestore{SnapshotId: r.GetSnapshotId(), RestoreGeneration: r.GetRestoreGeneration()}
+	}
+	if m := rec.GetMove(); domain.Moving(rec) {
+		d.Move = &agentv1.VolumeMove{FromPoolId: m.GetFromPoolId(), MoveGeneration: m.GetMoveGeneration()}
 	}
 	if owner := rec.GetOwnerVmId(); owner != "" {
 		vm := s.cfg.Cache.Row(state.KindVM, owner)
@@ -245,15 +251,19 @@ func (s *Service) renderPool(ctx context.Context, nodeID, id string) (*agentv1.D
 	return d, nil
 }
 
-// renderImage is a copy that shall be there, or has to go. One that is being uploaded comes by its tunnel.
+// imageKey names an image's copy in a pool.
+func imageKey(imageID, poolID string) key { return key{kindImage, imageID + "/" + poolID} }
+
+// renderImage is a copy that shall be there, or has to go, for the node that has it, or for the executor of one in a shared pool. One that is being uploaded comes by its tunnel.
 func (s *Service) renderImage(nodeID, id string) *agentv1.DesiredImage {
-	row := s.cfg.Cache.Row(state.KindImage, id)
-	img := row.Image().GetImage()
-	i := slices.IndexFunc(img.GetStatus().GetCopies(), func(c *storagev1.ImageCopy) bool { return c.GetNodeId() == nodeID })
-	if i < 0 {
+	imageID, poolID, _ := strings.Cut(id, "/")
+	row := s.cfg.Cache.Row(state.KindImage, imageID)
+	rec := row.Image()
+	img := rec.GetImage()
+	c, epoch := copyOn(rec, nodeID, poolID)
+	if c == nil {
 		return nil
 	}
-	c := img.GetStatus().GetCopies()[i]
 	absent := row.Deleting || c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_DELETING
 	coming := c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_IMPORTING || c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_PENDING
 	if coming && !absent {
@@ -263,8 +273,22 @@ func (s *Service) renderImage(nodeID, id string) *agentv1.DesiredImage {
 		Image: &storagev1.Image{Meta: identity(img.GetMeta()), Spec: img.GetSpec(), Status: &storagev1.ImageStatus{
 			Sha256: img.GetStatus().GetSha256(), VirtualSizeBytes: img.GetStatus().GetVirtualSizeBytes(), ContentBytes: img.GetStatus().GetContentBytes(),
 		}},
-		PoolId: c.GetPoolId(), Epoch: 1, Absent: absent,
+		PoolId: c.GetPoolId(), Epoch: epoch, Absent: absent, SharedPool: c.GetNodeId() == "",
 	}
+}
+
+// copyOn is the copy in a pool that a node answers for, and the epoch under which it does; nil = none. A copy in a pool that is each node's own is its node's for good.
+func copyOn(rec *statev1.ImageRecord, nodeID, poolID string) (c *storagev1.ImageCopy, epoch int64) {
+	for _, c := range rec.GetImage().GetStatus().GetCopies() {
+		switch ex := rec.GetExecutors()[poolID]; {
+		case c.GetPoolId() != poolID:
+		case c.GetNodeId() == nodeID:
+			return c, 1
+		case c.GetNodeId() == "" && ex.GetNodeId() == nodeID:
+			return c, ex.GetEpoch()
+		}
+	}
+	return nil, 0
 }
 
 // renderSnapshot is a snapshot for the node that takes it, with the VM there that has the volume open.

@@ -74,13 +74,11 @@ func (r *report) image(rep *agentv1.ImageCopyReport) *state.Writer {
 	}
 	rec := row.Image()
 	img := rec.GetImage()
-	i := slices.IndexFunc(img.GetStatus().GetCopies(), func(c *storagev1.ImageCopy) bool {
-		return c.GetNodeId() == r.node && (rep.GetPoolId() == "" || c.GetPoolId() == rep.GetPoolId())
-	})
-	if i < 0 {
+	c, epoch := copyOn(rec, r.node, rep.GetPoolId())
+	if c == nil || c.GetNodeId() == "" && epoch != rep.GetEpoch() {
 		return nil
 	}
-	c := img.GetStatus().GetCopies()[i]
+	i := slices.Index(img.GetStatus().GetCopies(), c)
 	if c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_IMPORTING && !row.Deleting {
 		return nil
 	}

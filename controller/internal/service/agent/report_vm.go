@@ -102,6 +102,22 @@ func (r *report) volume(rep *agentv1.VolumeReport) *state.Writer {
 	if restore := rec.GetRestore(); restore != nil {
 		restore.Done = restore.GetDone() || rep.GetRestoredGeneration() >= restore.GetRestoreGeneration()
 	}
+	if move := rec.GetMove(); move != nil {
+		move.Done = move.GetDone() || rep.GetMovedGeneration() >= move.GetMoveGeneration()
+	}
+	if st.GetPhase() == storagev1.VolumePhase_VOLUME_PHASE_READY {
+		switch {
+		case domain.Moving(rec):
+			st.Phase = storagev1.VolumePhase_VOLUME_PHASE_MOVING
+		case domain.Restoring(rec):
+			st.Phase = storagev1.VolumePhase_VOLUME_PHASE_RESTORING
+		case rec.GetVolume().GetSpec().GetSizeBytes() == 0: // it was to be as large as its source, whose size was not known then
+			rec.Volume.Spec.SizeBytes = st.GetSizeBytes()
+		}
+	}
+	if row.Deleting {
+		st.Phase = storagev1.VolumePhase_VOLUME_PHASE_DELETING
+	}
 	rec.Volume.Status = st
 	if proto.Equal(before, rec) {
 		return nil
@@ -126,7 +142,7 @@ func (r *report) attachment(rep *agentv1.VMReport, id string) *state.Writer {
 	switch {
 	case !wanted:
 		domain.Detach(rec.GetVolume(), vmRow.ID)
-	case !a.GetAttached():
+	case !a.GetAttached() && !r.s.mustWait(r.node, vmRow.ID, vm): // else the VM is off only since it waits
 		a.Attached = true
 	default:
 		return nil

@@ -192,10 +192,13 @@ func (s *Service) keysOf(nodeID string) []key {
 	for _, p := range s.cfg.Cache.Find(state.Query{Kind: state.KindPool}).Rows {
 		out = append(out, key{kindPool, p.ID})
 	}
+	for _, row := range s.cfg.Cache.Find(state.Query{Kind: state.KindImage, Node: nodeID}).Rows {
+		out = append(out, imageKeys(row)...)
+	}
 	for _, of := range []struct {
 		kind state.Kind
 		as   agentv1.DesiredKind
-	}{{state.KindImage, kindImage}, {state.KindVolume, kindVolume}, {state.KindSnapshot, kindSnap}, {state.KindVM, kindVM}} {
+	}{{state.KindVolume, kindVolume}, {state.KindSnapshot, kindSnap}, {state.KindVM, kindVM}} {
 		for _, row := range s.cfg.Cache.Find(state.Query{Kind: of.kind, Node: nodeID}).Rows {
 			out = append(out, key{of.as, row.ID})
 		}

@@ -49,6 +49,9 @@ func (s *Service) CreateSnapshot(ctx context.Context, req *connect.Request[stora
 			return nil, fault.New(metav1.Reason_REASON_VOLUME_NOT_FOUND, "there is no volume %q in project %q", given.GetSpec().GetVolumeId(), meta.GetProjectId()).
 				WithRemedy("list volumes to see which there are; one that lives with a VM is named by its id")
 		}
+		if domain.Moving(of.Volume()) || domain.Restoring(of.Volume()) {
+			return nil, fault.New(metav1.Reason_REASON_WRONG_STATE, "volume %s is being changed: it is %s", of.Name, volume.PhaseName(of.Volume().GetVolume())).WithRemedy("wait until it is READY")
+		}
 		spec := proto.CloneOf(given.GetSpec())
 		spec.VolumeId = of.ID
 		snap := &storagev1.Snapshot{Meta: meta, Spec: spec, Status: &storagev1.SnapshotStatus{
@@ -149,6 +152,9 @@ func (s *Service) RestoreSnapshot(ctx context.Context, req *connect.Request[stor
 			return nil, fault.New(metav1.Reason_REASON_VOLUME_NOT_FOUND, "the volume of snapshot %s is gone", row.Name).WithRemedy("create a volume from the snapshot")
 		}
 		rec := of.Volume()
+		if !domain.VolumeAtRest(rec) && !domain.Restoring(rec) {
+			return nil, fault.New(metav1.Reason_REASON_WRONG_STATE, "volume %s is being changed: it is %s", of.Name, volume.PhaseName(rec.GetVolume())).WithRemedy("wait until it is READY")
+		}
 		var w state.Writer
 		for _, a := range rec.GetVolume().GetStatus().GetAttachments() {
 			user := s.cfg.Cache.Row(state.KindVM, a.GetVmId())
@@ -156,13 +162,15 @@ func (s *Service) RestoreSnapshot(ctx context.Context, req *connect.Request[stor
 			if vm == nil {
 				continue
 			}
-			if a.GetNodeId() != "" && (vm.GetSpec().GetDesiredPower() != computev1.PowerState_POWER_STATE_STOPPED || vm.GetStatus().GetPhase() != computev1.VMPhase_VM_PHASE_STOPPED) {
+			if vm.GetSpec().GetDesiredPower() != computev1.PowerState_POWER_STATE_STOPPED || vm.GetStatus().GetPhase() != computev1.VMPhase_VM_PHASE_STOPPED && vm.GetStatus().GetVmPlacement() != nil {
 				return nil, fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is in use by VM %s", of.Name, user.Name).WithRemedy("stop the VM first: lqctl vm stop %s", user.Name)
 			}
 			w.Same(user)
 		}
+		domain.HandOver(rec, s.shared(row), s.reports)
 		rec.Restore = &statev1.VolumeRestore{SnapshotId: row.ID, RestoreGeneration: rec.GetRestore().GetRestoreGeneration() + 1}
 		domain.DropCondition(&rec.Volume.Status.Conditions, domain.CondRealisable)
+		rec.Volume.Status.Phase, rec.Volume.Status.Reason, rec.Volume.Status.Message = storagev1.VolumePhase_VOLUME_PHASE_RESTORING, "", ""
 		op := volume.NewOperation(domain.VerbRestoreSnapshot, rec.GetVolume(), rec.GetRestore().GetRestoreGeneration(), now)
 		w.Same(row)
 		w.Same(of)
@@ -170,7 +178,7 @@ func (s *Service) RestoreSnapshot(ctx context.Context, req *connect.Request[stor
 		w.Put(state.Key(state.KindOperation, op.GetId()), &statev1.OperationRecord{SchemaVersion: 1, Operation: op})
 		txn, err := w.Txn()
 		return &request.Plan[*storagev1.RestoreSnapshotResponse]{
-			Txn: txn, Response: &storagev1.RestoreSnapshotResponse{Snapshot: s.view(row), Operation: op}, ObjectID: row.ID, OperationID: op.GetId(), Refused: staleEtag(row, m.GetEtag()),
+			Txn: txn, Response: &storagev1.RestoreSnapshotResponse{Snapshot: s.view(row), Operation: op, Volume: proto.CloneOf(rec.GetVolume())}, ObjectID: of.ID, OperationID: op.GetId(), Refused: staleEtag(row, m.GetEtag()),
 		}, request.Fault(err)
 	})
 	if err != nil {
@@ -199,7 +207,7 @@ func (s *Service) DeleteSnapshot(ctx context.Context, req *connect.Request[stora
 		if err := domain.CheckEtag(m.GetEtag(), row.Revision); err != nil {
 			return nil, err
 		}
-		rec := row.Snapshot()
+		rec, same := row.Snapshot(), []*state.Row{row}
 		snap := rec.GetSnapshot()
 		if snap.GetSpec().GetDeleteProtection() {
 			return nil, fault.New(metav1.Reason_REASON_WRONG_STATE, "snapshot %s is protected from deletion", row.Name).WithRemedy("set spec.delete_protection to false first")
@@ -207,13 +215,19 @@ func (s *Service) DeleteSnapshot(ctx context.Context, req *connect.Request[stora
 		if err := s.checkUnused(row); err != nil {
 			return nil, err
 		}
+		if of := s.cfg.Cache.Row(state.KindVolume, row.Owner); of != nil {
+			domain.HandOverSnapshot(rec, of.Volume().GetVolume(), s.shared(row), s.reports)
+			same = append(same, of) // who uses it decides who acts
+		}
 		snap.Meta.DeleteTime = timestamppb.New(now)
 		snap.Meta.Generation++
 		snap.Status.Phase, snap.Status.Reason, snap.Status.Message = storagev1.SnapshotPhase_SNAPSHOT_PHASE_DELETING, "", ""
 		op := newOperation(domain.VerbDeleteSnapshot, snap, now)
 		rec.OperationId = op.GetId()
 		var w state.Writer
-		w.Same(row)
+		for _, r := range same {
+			w.Same(r)
+		}
 		w.Put(state.Key(state.KindSnapshot, row.ID), rec)
 		w.Delete(state.NameKey(row.Project, state.KindSnapshot, row.Name))
 		w.Put(state.Key(state.KindOperation, op.GetId()), &statev1.OperationRecord{SchemaVersion: 1, Operation: op})

@@ -62,6 +62,17 @@ func (s *Service) view(row *state.Row) *storagev1.Snapshot {
 	return snap
 }
 
+// shared reports whether a snapshot lies in a pool that is one place for several nodes.
+func (s *Service) shared(row *state.Row) bool {
+	return s.cfg.Cache.Row(state.KindPool, row.InPool).Pool().GetPool().GetStatus().GetShared()
+}
+
+// reports reports whether a node is there and is heard of.
+func (s *Service) reports(nodeID string) bool {
+	row := s.cfg.Cache.Row(state.KindNode, nodeID)
+	return row != nil && !row.Deleting && computev1.NodePhase(row.Phase) != computev1.NodePhase_NODE_PHASE_UNKNOWN
+}
+
 // GetSnapshot reads a snapshot.
 func (s *Service) GetSnapshot(_ context.Context, req *connect.Request[storagev1.GetSnapshotRequest]) (*connect.Response[storagev1.GetSnapshotResponse], error) {
 	row, err := s.find(req.Msg.GetId(), req.Msg.GetProjectId())

@@ -191,13 +191,14 @@ type fakeAgent struct {
 	vms      map[string]*agentv1.DesiredVM
 	pools    map[string]*agentv1.DesiredPool
 	volumes  map[string]*agentv1.DesiredVolume
-	restored map[string]*agentv1.VolumeRestore // by volume, the last that was asked for
 	snapped  map[string]*agentv1.DesiredVolumeSnapshot
 	sent     int // upserts and removals that came
 	snaps    int
 	syncs    int
 	revision int64
 	digest   []byte
+	restores []*agentv1.VolumeRestore
+	moves    []*agentv1.VolumeMove
 	gone     []string // kinds of what was to be removed, in order
 	synced   bool     // nothing came since the last sync
 	frozen   bool     // takes notice, does nothing
@@ -225,7 +226,7 @@ func (r *rig) join(name string, cpus int32, memory int64) *fakeAgent {
 // joinBy is join of an agent whose messages take a link.
 func (r *rig) joinBy(l *link, name string, cpus int32, memory int64) *fakeAgent {
 	r.t.Helper()
-	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, pools: map[string]*agentv1.DesiredPool{}, volumes: map[string]*agentv1.DesiredVolume{}, restored: map[string]*agentv1.VolumeRestore{}, snapped: map[string]*agentv1.DesiredVolumeSnapshot{}, link: l}
+	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, pools: map[string]*agentv1.DesiredPool{}, volumes: map[string]*agentv1.DesiredVolume{}, snapped: map[string]*agentv1.DesiredVolumeSnapshot{}, link: l}
 	a.start(cpus, memory)
 	return a
 }
@@ -296,10 +297,13 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 			a.pools[p.GetPool().GetMeta().GetId()] = p
 		}
 		if v := m.Upsert.GetVolume(); v != nil {
-			a.volumes[v.GetVolume().GetMeta().GetId()] = v
-			if back := v.GetRestore(); back != nil {
-				a.restored[v.GetVolume().GetMeta().GetId()] = back
+			if v.GetRestore() != nil {
+				a.restores = append(a.restores, v.GetRestore())
 			}
+			if v.GetMove() != nil {
+				a.moves = append(a.moves, v.GetMove())
+			}
+			a.volumes[v.GetVolume().GetMeta().GetId()] = v
 		}
 		if s := m.Upsert.GetVolumeSnapshot(); s != nil {
 			a.snapped[s.GetSnapshot().GetMeta().GetId()] = s
@@ -372,12 +376,13 @@ func answer(o *agentv1.DesiredObject) *agentv1.ReportStatusRequest {
 		meta := o.Pool.GetPool().GetMeta()
 		rep.Pools = []*agentv1.PoolReport{{PoolId: meta.GetId(), Absent: o.Pool.GetAbsent(), Status: &storagev1.PoolNodeStatus{
 			Health: storagev1.PoolHealth_POOL_HEALTH_HEALTHY, CapacityBytes: 1 << 40, ObservedGeneration: meta.GetGeneration(),
+			Shared: o.Pool.GetPool().GetSpec().GetParameters()["shared"] == "true",
 		}}}
 	case *agentv1.DesiredObject_Volume:
 		rep.Volumes = []*agentv1.VolumeReport{{
 			VolumeId: o.Volume.GetVolume().GetMeta().GetId(), Epoch: o.Volume.GetEpoch(), Absent: o.Volume.GetAbsent(), ObservedGeneration: o.Volume.GetVolume().GetMeta().GetGeneration(),
-			RestoredGeneration: o.Volume.GetRestore().GetRestoreGeneration(),
-			Status:             &storagev1.VolumeStatus{Phase: storagev1.VolumePhase_VOLUME_PHASE_READY, SizeBytes: o.Volume.GetVolume().GetSpec().GetSizeBytes()},
+			RestoredGeneration: o.Volume.GetRestore().GetRestoreGeneration(), MovedGeneration: o.Volume.GetMove().GetMoveGeneration(),
+			Status: &storagev1.VolumeStatus{Phase: storagev1.VolumePhase_VOLUME_PHASE_READY, SizeBytes: o.Volume.GetVolume().GetSpec().GetSizeBytes()},
 		}}
 	case *agentv1.DesiredObject_VolumeSnapshot:
 		s := o.VolumeSnapshot

@@ -72,7 +72,7 @@ func newServices(s store.Store) *services {
 	out.Snapshot = snapshot.New(snapshot.Config{Cache: cache, Runner: runner, Now: now})
 	out.loops = placement.New(placement.Config{
 		Store: s, Cache: cache, Index: index, Live: live, History: history, Uploading: out.Image.Uploading,
-		HeartbeatTimeout: timing.HeartbeatTimeout, HeartbeatInterval: timing.HeartbeatInterval, Now: now, Log: log,
+		HeartbeatTimeout: timing.HeartbeatTimeout, HeartbeatInterval: timing.HeartbeatInterval, Lease: timing.WithDefaults().Lease, Now: now, Log: log,
 	})
 	return out
 }

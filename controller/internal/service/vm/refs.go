@@ -108,7 +108,7 @@ func (r *resolver) existing(field string, d *computev1.Disk, vmID string) {
 		return
 	}
 	rec := row.Volume()
-	if why := domain.CanAttach(rec.GetVolume(), vmID); why != "" {
+	if why := domain.CanAttach(rec, vmID); why != "" {
 		r.v.Add(field, "volume %q %s", d.GetVolume(), why)
 	}
 	for _, have := range r.rows {

@@ -104,6 +104,7 @@ func (s *Service) AttachVolume(ctx context.Context, req *connect.Request[storage
 			p.vm.DiskVolumes = append(p.vm.GetDiskVolumes(), &statev1.DiskVolume{DiskName: name, VolumeId: p.row.ID})
 			at := p.vm.GetVm().GetStatus().GetVmPlacement()
 			domain.Attach(vol, p.vmRow.ID, at.GetNodeId(), at.GetEpoch(), m.GetReadOnly())
+			domain.HandOver(p.rec, s.shared(p.row), s.reports)
 		}
 		w, op := p.commit(domain.VerbAttachVolume, now, !there)
 		txn, err := w.Txn()
@@ -120,8 +121,12 @@ func (s *Service) AttachVolume(ctx context.Context, req *connect.Request[storage
 // mayAttach refuses what could never be realised where the VM lies, or would give a volume two writers.
 func (s *Service) mayAttach(p *pair) error {
 	vol := p.rec.GetVolume()
-	if why := domain.CanAttach(vol, p.vmRow.ID); why != "" {
-		return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s %s", p.row.Name, why).WithRemedy("detach it there first")
+	if why := domain.CanAttach(p.rec, p.vmRow.ID); why != "" {
+		remedy := "detach it there first"
+		if domain.Moving(p.rec) || domain.Restoring(p.rec) {
+			remedy = "wait until that is done"
+		}
+		return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s %s", p.row.Name, why).WithRemedy("%s", remedy)
 	}
 	if vol.GetStatus().GetPhase() == storagev1.VolumePhase_VOLUME_PHASE_FAILED {
 		return fault.New(metav1.Reason_REASON_WRONG_STATE, "volume %s: %s", p.row.Name, vol.GetStatus().GetMessage())
@@ -137,6 +142,19 @@ func (s *Service) mayAttach(p *pair) error {
 	if pool := s.cfg.Cache.Row(state.KindPool, p.row.InPool); pool == nil || !domain.PoolUsable(pool.Pool().GetPool(), at.GetNodeId()) {
 		return fault.New(metav1.Reason_REASON_POOL_UNHEALTHY, "node %s, on which VM %s lies, does not reach the pool of volume %s", at.GetNodeName(), p.vmRow.Name, p.row.Name).
 			WithRemedy("look at the pool's status on that node")
+	}
+	return s.mayUse(p, at.GetNodeId())
+}
+
+// mayUse refuses a volume on which another node than the VM's is at work: the guest may run, and would have it open beside that.
+func (s *Service) mayUse(p *pair, nodeID string) error {
+	busy := p.rec.GetExecutorNodeId() != nodeID && p.rec.GetVolume().GetStatus().GetObservedGeneration() > 0 && !domain.VolumeAtRest(p.rec)
+	for _, snap := range s.cfg.Cache.Find(state.Query{Kind: state.KindSnapshot, Owner: p.row.ID}).Rows {
+		rec := snap.Snapshot()
+		busy = busy || rec.GetExecutorNodeId() != nodeID && !domain.SnapshotAtRest(rec)
+	}
+	if busy {
+		return fault.New(metav1.Reason_REASON_WRONG_STATE, "node %s is at work on volume %s", s.nodeName(p.rec.GetExecutorNodeId()), p.row.Name).WithRemedy("wait until the volume and its snapshots are READY")
 	}
 	return nil
 }

@@ -39,8 +39,11 @@ func mutate[R proto.Message](ctx context.Context, s *Service, c change, answer f
 		if err := domain.CheckEtag(c.etag, row.Revision); err != nil {
 			return nil, err
 		}
+		if err := settled(row); err != nil && c.verb == domain.VerbResizeVolume {
+			return nil, err
+		}
 		rec, now := row.Volume(), s.cfg.Now()
-		before := proto.CloneOf(rec.GetVolume())
+		before, was := proto.CloneOf(rec.GetVolume()), proto.CloneOf(rec)
 		var w state.Writer
 		realise, err := c.apply(row, rec.GetVolume(), &w)
 		if err != nil {
@@ -48,6 +51,8 @@ func mutate[R proto.Message](ctx context.Context, s *Service, c change, answer f
 		}
 		vol := rec.GetVolume()
 		if realise {
+			domain.HandOver(was, s.shared(row), s.reports) // by how it was before
+			rec.ExecutorNodeId, rec.ExecutorEpoch = was.GetExecutorNodeId(), was.GetExecutorEpoch()
 			vol.Meta.Generation++
 			domain.DropCondition(&vol.Status.Conditions, domain.CondRealisable)
 		}
@@ -165,6 +170,7 @@ func (s *Service) DeleteVolume(ctx context.Context, req *connect.Request[storage
 		if err := s.checkUnused(row, rec); err != nil {
 			return nil, err
 		}
+		domain.HandOver(rec, s.shared(row), s.reports)
 		vol := rec.GetVolume()
 		vol.Meta.DeleteTime = timestamppb.New(now)
 		vol.Meta.Generation++
@@ -208,4 +214,18 @@ func (s *Service) checkUnused(row *state.Row, rec *statev1.VolumeRecord) error {
 		return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s (%s) is being made from volume %s", made[0].Name, made[0].ID, row.Name).WithRemedy("wait until that is done")
 	}
 	return nil
+}
+
+// settled refuses while a volume is on its way to another pool, or back to a snapshot.
+func settled(row *state.Row) error {
+	rec, what := row.Volume(), ""
+	switch {
+	case domain.Moving(rec):
+		what = "moved to another pool"
+	case domain.Restoring(rec):
+		what = "set back to a snapshot"
+	default:
+		return nil
+	}
+	return fault.New(metav1.Reason_REASON_WRONG_STATE, "volume %s is being %s", row.Name, what).WithRemedy("wait until that is done")
 }

@@ -115,6 +115,9 @@ func (s *Service) refer(w *state.Writer, vol *storagev1.Volume) error {
 		if row.InPool != pool.ID {
 			v.Add("volume.spec.source.volume_id", "volume %q lies in another pool", src.VolumeId)
 		}
+		if err := settled(row); err != nil {
+			return err
+		}
 		if len(from.GetStatus().GetAttachments()) > 0 {
 			return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is attached to VM %s", row.Name, from.GetStatus().GetAttachments()[0].GetVmId()).
 				WithRemedy("detach it, or take a snapshot and make the volume from that")

@@ -61,17 +61,35 @@ func (s *Service) view(rec *statev1.VolumeRecord, revision int64) *storagev1.Vol
 		v.Status = &storagev1.VolumeStatus{}
 	}
 	v.Status.SnapshotCount = int64(s.cfg.Cache.Count(state.Query{Kind: state.KindSnapshot, Owner: v.GetMeta().GetId(), Keep: func(r *state.Row) bool { return !r.Deleting }}))
-	on := s.cfg.Cache.Row(state.KindNode, rec.GetExecutorNodeId())
-	if on != nil && computev1.NodePhase(on.Phase) == computev1.NodePhase_NODE_PHASE_UNKNOWN {
-		silent := "node " + on.Name + " does not report"
-		if v.GetMeta().GetDeleteTime() == nil && v.GetStatus().GetNodeId() != "" {
-			v.Status.Phase, v.Status.Message = storagev1.VolumePhase_VOLUME_PHASE_UNKNOWN, silent+"; the data may well be whole"
-		} else {
-			v.Status.Message = "waits: " + silent
-		}
-		v.Status.Reason = fault.ReasonName(metav1.Reason_REASON_NODE_UNREACHABLE)
+	if on := s.cfg.Cache.Row(state.KindNode, rec.GetExecutorNodeId()); on != nil && computev1.NodePhase(on.Phase) == computev1.NodePhase_NODE_PHASE_UNKNOWN {
+		s.silent(v, rec, on.Name)
 	}
 	return v
+}
+
+// silent says what it means for a volume that its node does not report. What rests in a shared pool needs nobody.
+func (s *Service) silent(v *storagev1.Volume, rec *statev1.VolumeRecord, node string) {
+	st := v.GetStatus()
+	switch {
+	case st.GetNodeId() != "" && v.GetMeta().GetDeleteTime() == nil:
+		st.Phase, st.Message = storagev1.VolumePhase_VOLUME_PHASE_UNKNOWN, "node "+node+" does not report; the data may well be whole"
+	case st.GetNodeId() == "" && domain.VolumeAtRest(rec), st.GetReason() == fault.ReasonName(metav1.Reason_REASON_NODE_UNREACHABLE):
+		return // the leader said whom it waits for
+	default:
+		st.Message = "waits: node " + node + " does not report"
+	}
+	st.Reason = fault.ReasonName(metav1.Reason_REASON_NODE_UNREACHABLE)
+}
+
+// shared reports whether a volume lies in a pool that is one place for several nodes.
+func (s *Service) shared(row *state.Row) bool {
+	return s.cfg.Cache.Row(state.KindPool, row.InPool).Pool().GetPool().GetStatus().GetShared()
+}
+
+// reports reports whether a node is there and is heard of.
+func (s *Service) reports(nodeID string) bool {
+	row := s.cfg.Cache.Row(state.KindNode, nodeID)
+	return row != nil && !row.Deleting && computev1.NodePhase(row.Phase) != computev1.NodePhase_NODE_PHASE_UNKNOWN
 }
 
 // GetVolume reads a volume.
@@ -181,4 +199,9 @@ func (s *Service) MoveVolume(context.Context, *connect.Request[storagev1.MoveVol
 // ExportVolume comes later.
 func (s *Service) ExportVolume(context.Context, *connect.Request[storagev1.ExportVolumeRequest], *connect.ServerStream[storagev1.ExportVolumeResponse]) error {
 	return unimplemented.StorageMethod("ExportVolume")
+}
+
+// PhaseName is a volume's phase for people.
+func PhaseName(v *storagev1.Volume) string {
+	return v.GetStatus().GetPhase().String()[len("VOLUME_PHASE_"):]
 }
