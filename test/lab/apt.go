@@ -16,8 +16,7 @@ func candidates(ctx context.Context, names ...string) ([]string, error) {
 	var found []string
 	ask := func() error {
 		found = nil
-		// Reading apt's lists takes half a second, so all names are asked for at once.
-		out, err := output(exec.CommandContext(ctx, "apt-cache", append([]string{"show", "--no-all-versions"}, names...)...))
+		out, err := aptShow(ctx, names...)
 		if err != nil {
 			return err
 		}
@@ -45,7 +44,7 @@ func candidates(ctx context.Context, names ...string) ([]string, error) {
 func kernelPackage(ctx context.Context, meta string) (string, error) {
 	var out string
 	if err := withFreshLists(ctx, func() (err error) {
-		out, err = output(exec.CommandContext(ctx, "apt-cache", "show", "--no-all-versions", meta))
+		out, err = aptShow(ctx, meta)
 		return err
 	}); err != nil {
 		return "", fmt.Errorf("ask apt for %s: %w", meta, err)
