@@ -17,6 +17,7 @@ import (
 
 // The agent inside a Debian guest that boots from its own disk: what it tells, and file systems that thaw by themselves, also when the plugin is killed meanwhile.
 func TestGuestAgent(t *testing.T) {
+	t.Parallel()
 	b, ctx := newBench(t), t.Context()
 	image, err := lab.DebianGuest(ctx)
 	if err != nil {

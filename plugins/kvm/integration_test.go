@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -66,19 +67,42 @@ func newBench(t *testing.T) *bench {
 			t.Error(err)
 		}
 	})
-	if err := os.MkdirAll(b.plugin, 0o755); err != nil {
+	bin, err := built()
+	if err == nil {
+		err = errors.Join(os.MkdirAll(b.plugin, 0o755), os.Link(bin, filepath.Join(b.plugin, filepath.Base(bin))))
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("go", "build", "-o", b.plugin+"/", "./cmd/limiquantix-plugin-kvm")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if err := host.WriteManifest(b.plugin, &host.Manifest{Name: "kvm", Version: "0.0.0-dev", Kinds: []string{"compute"}, Executable: "limiquantix-plugin-kvm"}); err != nil {
+	if err := host.WriteManifest(b.plugin, &host.Manifest{Name: "kvm", Version: "0.0.0-dev", Kinds: []string{"compute"}, Executable: filepath.Base(bin)}); err != nil {
 		t.Fatal(err)
 	}
 	b.launch()
 	return b
+}
+
+// built builds the plugin, once for all tests, and is where it lies. Folder and file go when the tests have ended.
+var built = sync.OnceValues(func() (string, error) {
+	cmd := exec.Command("go", "build", "-o", builds+"/", "./cmd/limiquantix-plugin-kvm")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return filepath.Join(builds, "limiquantix-plugin-kvm"), nil
+})
+
+var builds string // folder of built
+
+func TestMain(m *testing.M) { os.Exit(main(m)) }
+
+func main(m *testing.M) int {
+	var err error
+	if builds, err = os.MkdirTemp("", "lqb"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(builds) }()
+	return m.Run()
 }
 
 // launch starts the plugin and waits until it reaches libvirtd.
@@ -189,6 +213,7 @@ func (b *bench) start() *driverv1.Domain {
 
 // One guest's life: it boots, is talked to, outlives plugin and libvirtd, crashes, stops, and leaves nothing.
 func TestGuestLife(t *testing.T) {
+	t.Parallel()
 	b, ctx := newBench(t), t.Context()
 	res := ok[*driverv1.GetNodeResourcesResponse](t, "resources")(b.GetNodeResources(ctx, &driverv1.GetNodeResourcesRequest{}))
 	if res.GetCpus() < 1 || res.GetMemoryBytes() < 1<<30 || res.GetAccelerator().GetAccelerator() != "tcg" || !strings.Contains(res.GetHypervisor(), "libvirt") || len(res.GetCpuModels()) == 0 {
@@ -336,6 +361,7 @@ func (b *bench) console() {
 
 // A domain that is not ours is neither listed nor touched, even under an id that we ask for; a wrong spec is refused before anything is made.
 func TestForeignDomainIsLeftAlone(t *testing.T) {
+	t.Parallel()
 	b, ctx := newBench(t), t.Context()
 	xml := fmt.Sprintf(`<domain type='qemu'><name>precious</name><uuid>%s</uuid><memory unit='MiB'>64</memory><os><type arch='x86_64' machine='pc'>hvm</type></os></domain>`, foreignID)
 	file := filepath.Join(b.dir, "foreign.xml")
@@ -383,6 +409,7 @@ func second[T any](_ T, err error) error { return err }
 
 // The contract of the SDK, against the real libvirt and guests that boot.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	conformance.Test(t, conformance.Options{
 		Plugin: host.Spec{Dir: b.plugin, RuntimeDir: filepath.Join(b.dir, "csock"), ConfigJSON: fmt.Sprintf(`{"socket":%q,"accel":"tcg"}`, b.node.Socket())},

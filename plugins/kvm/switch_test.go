@@ -15,6 +15,7 @@ import (
 
 // A running domain goes over to an overlay of one disk, once however often it is asked, and its definition with it; the spec that names the overlay is then what runs.
 func TestSwitchDisk(t *testing.T) {
+	t.Parallel()
 	b, ctx := newBench(t), t.Context()
 	spec := b.spec("labname=switch")
 	first, second := b.rawDisk(otherID, 4<<20), b.rawDisk(diskID, 8<<20)

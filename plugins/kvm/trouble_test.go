@@ -32,6 +32,7 @@ func (b *bench) boot(id, cmdline string) *driverv1.Domain {
 
 // A QEMU that hangs delays neither the figures nor the verbs of another domain, and is itself ended by force.
 func TestHungGuestDelaysNobody(t *testing.T) {
+	t.Parallel()
 	b, ctx := newBench(t), t.Context()
 	hung, well := b.boot(twinA, "labname=hung"), b.boot(twinB, "labname=well")
 	for _, id := range []string{twinA, twinB} {
@@ -100,6 +101,7 @@ func (b *bench) waitGone(pid int64) {
 
 // A libvirtd that hangs is reported, calls end at their deadline, and all is well when it goes on.
 func TestHungLibvirtd(t *testing.T) {
+	t.Parallel()
 	b, ctx := newBench(t), t.Context()
 	b.create(domainID, b.spec(""))
 	signal := func(name string) {
@@ -128,6 +130,7 @@ func TestHungLibvirtd(t *testing.T) {
 
 // A reboot that the guest carries out keeps the process and is told; events of a foreign domain are not.
 func TestRebootAndEvents(t *testing.T) {
+	t.Parallel()
 	b, ctx := newBench(t), t.Context()
 	first := b.boot(domainID, "labname=boot")
 	b.waitLog(domainID, "GUEST-READY")
@@ -166,8 +169,14 @@ func TestRebootAndEvents(t *testing.T) {
 
 // With libvirt's own settings, under which QEMU is another user, a guest with all that the driver makes for it still runs.
 func TestOrdinarySettings(t *testing.T) {
+	t.Parallel()
 	b, ctx := newBench(t), t.Context()
 	conf := filepath.Join(b.node.Dir, "etc/qemu.conf")
+	t.Cleanup(func() { // what that user sees of QEMU is not for the nodes to come: they would look at it anew, which takes many seconds
+		if err := os.RemoveAll(filepath.Join(b.node.Dir, "cache/qemu/capabilities")); err != nil {
+			t.Error(err)
+		}
+	})
 	was, err := os.ReadFile(conf)
 	if err != nil {
 		t.Fatal(err)
