@@ -34,7 +34,8 @@ func computeChecks() []*Check {
 		{Name: "compute/console-log/reads", Contract: "ReadConsoleLog reads what the console has printed, from an offset.", Compute: driverv1.ComputeFeature_COMPUTE_FEATURE_CONSOLE_LOG, run: consoleLogReads},
 	}
 	checks = append(checks, powerChecks()...)
-	checks = append(checks, faultChecks("compute", computeVerbs(), func(c *Check, v verb) {
+	checks = append(checks, diskChecks()...)
+	checks = append(checks, faultChecks("compute", append(computeVerbs(), diskVerbs()...), func(c *Check, v verb) {
 		c.Compute = driverv1.ComputeFeature(v.needs)
 	})...)
 	for _, c := range checks {

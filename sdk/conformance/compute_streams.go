@@ -99,6 +99,9 @@ func capabilitiesHonest(t T, e *Env) {
 		driverv1.ComputeFeature_COMPUTE_FEATURE_PAUSE:       errOf(c.PauseDomain(ctx, &driverv1.PauseDomainRequest{DomainId: id})),
 		driverv1.ComputeFeature_COMPUTE_FEATURE_REBOOT:      errOf(c.RebootDomain(ctx, &driverv1.RebootDomainRequest{DomainId: id})),
 		driverv1.ComputeFeature_COMPUTE_FEATURE_DISK_RESIZE: errOf(c.ResizeDisk(ctx, &driverv1.ResizeDiskRequest{DomainId: id, DiskId: newID(), SizeBytes: 1 << 20})),
+		driverv1.ComputeFeature_COMPUTE_FEATURE_SNAPSHOT_SWITCH: errOf(c.SwitchDisk(ctx, &driverv1.SwitchDiskRequest{DomainId: id, DiskId: newID(), Source: &driverv1.DiskSource{
+			Source: &driverv1.DiskSource_File{File: &driverv1.FileSource{Path: "/nonexistent/overlay", Format: driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2}},
+		}})),
 		driverv1.ComputeFeature_COMPUTE_FEATURE_LINK_STATE:  errOf(c.SetLink(ctx, &driverv1.SetLinkRequest{DomainId: id, InterfaceId: newID()})),
 		driverv1.ComputeFeature_COMPUTE_FEATURE_GUEST_AGENT: errOf(c.GetGuestInfo(ctx, &driverv1.GetGuestInfoRequest{DomainId: id})),
 	} {

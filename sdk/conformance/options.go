@@ -30,6 +30,8 @@ type ComputeOptions struct {
 	Spec func(name string) *driverv1.DomainSpec
 	// GuestReboots says that the guest of Spec obeys RebootDomain and StopDomain without force.
 	GuestReboots bool
+	// Disk makes a new, empty source of a kind, of at least 4 MiB, that several may use one after the other; nil = the kind cannot be tried here. Disk itself nil = files.
+	Disk func(kind driverv1.DiskSourceKind) (*driverv1.DiskSource, error)
 	// GuestSpeaks says that the guest of Spec prints something on its serial console.
 	GuestSpeaks bool
 }
