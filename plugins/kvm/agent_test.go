@@ -34,7 +34,7 @@ func TestGuestAgent(t *testing.T) {
 			File: &driverv1.FileSource{Path: overlay, Format: driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2},
 		}}}},
 	}
-	b.create(domainID, spec)
+	b.create(b.id, spec)
 	events := ok[driverv1.PluginService_WatchEventsClient](t, "events")(b.WatchEvents(ctx, &driverv1.WatchEventsRequest{}))
 	b.start()
 	for !b.get().GetGuestAgentConnected() {
@@ -42,16 +42,16 @@ func TestGuestAgent(t *testing.T) {
 			e = ok[*driverv1.WatchEventsResponse](t, "event")(events.Recv())
 		}
 	}
-	b.waitLog(domainID, "finished at") // cloud-init
-	info := ok[*driverv1.GetGuestInfoResponse](t, "guest info")(b.GetGuestInfo(ctx, &driverv1.GetGuestInfoRequest{DomainId: domainID}))
+	b.waitLog(b.id, "finished at") // cloud-init
+	info := ok[*driverv1.GetGuestInfoResponse](t, "guest info")(b.GetGuestInfo(ctx, &driverv1.GetGuestInfoRequest{DomainId: b.id}))
 	if info.GetHostname() != "seeded" || !strings.Contains(info.GetOsName(), "Debian") || info.GetKernelRelease() == "" || info.GetAgentVersion() == "" || len(info.GetInterfaces()) == 0 {
 		t.Errorf("guest info: %v", info)
 	}
 
-	frozen := filepath.Join(b.state, "domains", domainID, "frozen")
+	frozen := filepath.Join(b.state, "domains", b.id, "frozen")
 	freeze := func(most time.Duration) {
 		t.Helper()
-		q := ok[*driverv1.QuiesceDomainResponse](t, "quiesce")(b.QuiesceDomain(ctx, &driverv1.QuiesceDomainRequest{DomainId: domainID, MaxFrozen: durationpb.New(most)}))
+		q := ok[*driverv1.QuiesceDomainResponse](t, "quiesce")(b.QuiesceDomain(ctx, &driverv1.QuiesceDomainRequest{DomainId: b.id, MaxFrozen: durationpb.New(most)}))
 		if q.GetFrozenCount() < 1 {
 			t.Errorf("quiesce: %v", q)
 		}
@@ -67,12 +67,12 @@ func TestGuestAgent(t *testing.T) {
 			}
 			<-time.After(50 * time.Millisecond)
 		}
-		if n := ok[*driverv1.ThawDomainResponse](t, "thaw")(b.ThawDomain(ctx, &driverv1.ThawDomainRequest{DomainId: domainID})).GetThawedCount(); n != 0 {
+		if n := ok[*driverv1.ThawDomainResponse](t, "thaw")(b.ThawDomain(ctx, &driverv1.ThawDomainRequest{DomainId: b.id})).GetThawedCount(); n != 0 {
 			t.Errorf("%d were still frozen", n)
 		}
 	}
 	freeze(time.Minute)
-	if n := ok[*driverv1.ThawDomainResponse](t, "thaw")(b.ThawDomain(ctx, &driverv1.ThawDomainRequest{DomainId: domainID})).GetThawedCount(); n < 1 {
+	if n := ok[*driverv1.ThawDomainResponse](t, "thaw")(b.ThawDomain(ctx, &driverv1.ThawDomainRequest{DomainId: b.id})).GetThawedCount(); n < 1 {
 		t.Errorf("%d thawed", n)
 	}
 	thawed()

@@ -3,6 +3,7 @@ package kvm_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +29,6 @@ import (
 )
 
 const (
-	domainID  = "0f6b1d52-6a0e-4d0e-9d2b-3c1a4f5e6a7b"
 	foreignID = "1f6b1d52-6a0e-4d0e-9d2b-3c1a4f5e6a7b"
 	nicID     = "2f6b1d52-6a0e-4d0e-9d2b-3c1a4f5e6a7b"
 	bootLimit = 5 * time.Minute
@@ -46,20 +46,22 @@ type bench struct {
 	run     string
 	guest   lab.Guest
 	process *host.Process
+	id      string // of the test's domain; processes are found by it, and tests run beside each other
+	asked   int    // questions to guests
 }
 
-func newBench(t *testing.T) *bench {
+func newBench(t *testing.T, how ...lab.NodeOption) *bench {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "lqk")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	b := &bench{t: t, dir: dir, plugin: filepath.Join(dir, "plugin"), state: filepath.Join(dir, "state"), run: filepath.Join(dir, "run")}
+	b := &bench{t: t, dir: dir, id: newID(), plugin: filepath.Join(dir, "plugin"), state: filepath.Join(dir, "state"), run: filepath.Join(dir, "run")}
 	if b.guest, err = lab.BusyboxGuest(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if b.node, err = lab.StartNode(t.Context(), filepath.Join(dir, "node"), "k"); err != nil {
+	if b.node, err = lab.StartNode(t.Context(), filepath.Join(dir, "node"), "k", how...); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -79,6 +81,14 @@ func newBench(t *testing.T) *bench {
 	}
 	b.launch()
 	return b
+}
+
+// newID makes a random UUID.
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // built builds the plugin, once for all tests, and is where it lies. Folder and file go when the tests have ended.
@@ -203,12 +213,12 @@ func freePort(t *testing.T) uint32 {
 
 func (b *bench) get() *driverv1.Domain {
 	b.t.Helper()
-	return ok[*driverv1.GetDomainResponse](b.t, "get")(b.GetDomain(b.t.Context(), &driverv1.GetDomainRequest{DomainId: domainID})).GetDomain()
+	return ok[*driverv1.GetDomainResponse](b.t, "get")(b.GetDomain(b.t.Context(), &driverv1.GetDomainRequest{DomainId: b.id})).GetDomain()
 }
 
 func (b *bench) start() *driverv1.Domain {
 	b.t.Helper()
-	return ok[*driverv1.StartDomainResponse](b.t, "start")(b.StartDomain(b.t.Context(), &driverv1.StartDomainRequest{DomainId: domainID})).GetDomain()
+	return ok[*driverv1.StartDomainResponse](b.t, "start")(b.StartDomain(b.t.Context(), &driverv1.StartDomainRequest{DomainId: b.id})).GetDomain()
 }
 
 // One guest's life: it boots, is talked to, outlives plugin and libvirtd, crashes, stops, and leaves nothing.
@@ -224,10 +234,10 @@ func TestGuestLife(t *testing.T) {
 	spec.Interfaces = []*driverv1.DomainInterface{{InterfaceId: nicID, Mac: "52:54:00:01:02:03", Binding: &driverv1.InterfaceBinding{
 		Binding: &driverv1.InterfaceBinding_UserMode{UserMode: &driverv1.UserModeBinding{Forwards: []*driverv1.PortForward{{Protocol: "tcp", HostPort: port, GuestPort: 80}}}},
 	}}}
-	create := &driverv1.CreateDomainRequest{DomainId: domainID, Mark: mark(domainID), Spec: spec}
+	create := &driverv1.CreateDomainRequest{DomainId: b.id, Mark: mark(b.id), Spec: spec}
 	for range 2 {
 		dom := ok[*driverv1.CreateDomainResponse](t, "create")(b.CreateDomain(ctx, create)).GetDomain()
-		if dom.GetState() != driverv1.DomainState_DOMAIN_STATE_STOPPED || !proto.Equal(dom.GetMark(), mark(domainID)) {
+		if dom.GetState() != driverv1.DomainState_DOMAIN_STATE_STOPPED || !proto.Equal(dom.GetMark(), mark(b.id)) {
 			t.Errorf("created: %v", dom)
 		}
 	}
@@ -241,7 +251,7 @@ func TestGuestLife(t *testing.T) {
 	if first.GetPid() == 0 || first.GetStartTime() == nil || first.GetAccelerator() != "tcg" {
 		t.Errorf("started: %v", first)
 	}
-	if log := b.waitLog(domainID, "GUEST-READY"); !strings.Contains(log, "NONCE tulip42") || !strings.Contains(log, "DHCP-BOUND") {
+	if log := b.waitLog(b.id, "GUEST-READY"); !strings.Contains(log, "NONCE tulip42") || !strings.Contains(log, "DHCP-BOUND") {
 		t.Errorf("no nonce, or no address from the user-mode network:\n%s", log)
 	}
 	if out, err := b.node.Exec(ctx, "curl", "-s", "-m", "20", fmt.Sprintf("http://127.0.0.1:%d/", port)); err != nil || !strings.Contains(string(out), "t1") {
@@ -259,16 +269,16 @@ func TestGuestLife(t *testing.T) {
 		}
 	}
 	for range 2 {
-		if d := ok[*driverv1.PauseDomainResponse](t, "pause")(b.PauseDomain(ctx, &driverv1.PauseDomainRequest{DomainId: domainID})).GetDomain(); d.GetState() != driverv1.DomainState_DOMAIN_STATE_PAUSED {
+		if d := ok[*driverv1.PauseDomainResponse](t, "pause")(b.PauseDomain(ctx, &driverv1.PauseDomainRequest{DomainId: b.id})).GetDomain(); d.GetState() != driverv1.DomainState_DOMAIN_STATE_PAUSED {
 			t.Error("pause:", d)
 		}
 	}
 	for range 2 {
-		if d := ok[*driverv1.ResumeDomainResponse](t, "resume")(b.ResumeDomain(ctx, &driverv1.ResumeDomainRequest{DomainId: domainID})).GetDomain(); d.GetState() != driverv1.DomainState_DOMAIN_STATE_RUNNING {
+		if d := ok[*driverv1.ResumeDomainResponse](t, "resume")(b.ResumeDomain(ctx, &driverv1.ResumeDomainRequest{DomainId: b.id})).GetDomain(); d.GetState() != driverv1.DomainState_DOMAIN_STATE_RUNNING {
 			t.Error("resume:", d)
 		}
 	}
-	if _, err := b.GetGuestInfo(ctx, &driverv1.GetGuestInfoRequest{DomainId: domainID}); !fault.Is(err, metav1.Reason_REASON_GUEST_AGENT_UNAVAILABLE) {
+	if _, err := b.GetGuestInfo(ctx, &driverv1.GetGuestInfoRequest{DomainId: b.id}); !fault.Is(err, metav1.Reason_REASON_GUEST_AGENT_UNAVAILABLE) {
 		t.Error("guest without agent:", err)
 	}
 	if err := syscall.Kill(b.process.PID(), syscall.SIGKILL); err != nil {
@@ -281,7 +291,7 @@ func TestGuestLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.healthy(driverv1.HealthState_HEALTH_STATE_UNHEALTHY)
-	if _, err := b.GetDomain(ctx, &driverv1.GetDomainRequest{DomainId: domainID}); !fault.Is(err, metav1.Reason_REASON_BACKEND_UNAVAILABLE) {
+	if _, err := b.GetDomain(ctx, &driverv1.GetDomainRequest{DomainId: b.id}); !fault.Is(err, metav1.Reason_REASON_BACKEND_UNAVAILABLE) {
 		t.Error("without libvirtd:", err)
 	}
 	if err := b.node.StartLibvirtd(ctx); err != nil {
@@ -290,7 +300,7 @@ func TestGuestLife(t *testing.T) {
 	b.healthy(driverv1.HealthState_HEALTH_STATE_HEALTHY)
 	same("libvirtd killed")
 	events := ok[driverv1.PluginService_WatchEventsClient](t, "events")(b.WatchEvents(ctx, &driverv1.WatchEventsRequest{}))
-	ok[*driverv1.RebootDomainResponse](t, "reset")(b.RebootDomain(ctx, &driverv1.RebootDomainRequest{DomainId: domainID, Force: true}))
+	ok[*driverv1.RebootDomainResponse](t, "reset")(b.RebootDomain(ctx, &driverv1.RebootDomainRequest{DomainId: b.id, Force: true}))
 	same("reset")
 	if err := syscall.Kill(int(first.GetPid()), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -303,16 +313,16 @@ func TestGuestLife(t *testing.T) {
 		t.Error("after kill -9 of QEMU:", d)
 	}
 	b.start()
-	stop := &driverv1.StopDomainRequest{DomainId: domainID, Grace: durationpb.New(bootLimit)}
+	stop := &driverv1.StopDomainRequest{DomainId: b.id, Grace: durationpb.New(bootLimit)}
 	for range 2 {
 		if d := ok[*driverv1.StopDomainResponse](t, "stop")(b.StopDomain(ctx, stop)).GetDomain(); d.GetState() != driverv1.DomainState_DOMAIN_STATE_STOPPED || d.GetStopReason() != driverv1.StopReason_STOP_REASON_SHUTDOWN {
 			t.Error("graceful stop:", d)
 		}
 	}
 	for range 2 {
-		ok[*driverv1.DeleteDomainResponse](t, "delete")(b.DeleteDomain(ctx, &driverv1.DeleteDomainRequest{DomainId: domainID}))
+		ok[*driverv1.DeleteDomainResponse](t, "delete")(b.DeleteDomain(ctx, &driverv1.DeleteDomainRequest{DomainId: b.id}))
 	}
-	if _, err := b.GetDomain(ctx, &driverv1.GetDomainRequest{DomainId: domainID}); !fault.Is(err, metav1.Reason_REASON_DOMAIN_NOT_FOUND) {
+	if _, err := b.GetDomain(ctx, &driverv1.GetDomainRequest{DomainId: b.id}); !fault.Is(err, metav1.Reason_REASON_DOMAIN_NOT_FOUND) {
 		t.Error("after delete:", err)
 	}
 	for _, dir := range []string{filepath.Join(b.state, "domains"), b.run} {
@@ -330,7 +340,7 @@ func (b *bench) console() {
 	open := func() driverv1.ComputeDriverService_OpenConsoleClient {
 		s, err := b.OpenConsole(ctx)
 		if err == nil {
-			err = s.Send(&driverv1.OpenConsoleRequest{Message: &driverv1.OpenConsoleRequest_Open{Open: &driverv1.ConsoleTarget{DomainId: domainID}}})
+			err = s.Send(&driverv1.OpenConsoleRequest{Message: &driverv1.OpenConsoleRequest_Open{Open: &driverv1.ConsoleTarget{DomainId: b.id}}})
 		}
 		if err == nil {
 			_, err = s.Recv()
@@ -397,8 +407,8 @@ func TestForeignDomainIsLeftAlone(t *testing.T) {
 		"no memory": {Cpu: &driverv1.DomainCpu{Vcpus: 1}}, "no cpu": {MemoryBytes: 64 << 20},
 		"kernel absent": {Cpu: &driverv1.DomainCpu{Vcpus: 1}, MemoryBytes: 64 << 20, Boot: &driverv1.DomainBoot{KernelPath: "/nonexistent"}},
 	} {
-		v := ok[*driverv1.ValidateDomainResponse](t, "validate")(b.ValidateDomain(ctx, &driverv1.ValidateDomainRequest{DomainId: domainID, Spec: spec}))
-		_, err := b.CreateDomain(ctx, &driverv1.CreateDomainRequest{DomainId: domainID, Mark: mark(domainID), Spec: spec})
+		v := ok[*driverv1.ValidateDomainResponse](t, "validate")(b.ValidateDomain(ctx, &driverv1.ValidateDomainRequest{DomainId: b.id, Spec: spec}))
+		_, err := b.CreateDomain(ctx, &driverv1.CreateDomainRequest{DomainId: b.id, Mark: mark(b.id), Spec: spec})
 		if len(v.GetViolations()) == 0 || !fault.Is(err, metav1.Reason_REASON_INVALID_FIELD) {
 			t.Errorf("%s: %v, %v", name, v, err)
 		}
@@ -410,7 +420,7 @@ func second[T any](_ T, err error) error { return err }
 // The contract of the SDK, against the real libvirt and guests that boot.
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	b := newBench(t)
+	b, made := newBench(t), 0
 	conformance.Test(t, conformance.Options{
 		Plugin: host.Spec{Dir: b.plugin, RuntimeDir: filepath.Join(b.dir, "csock"), ConfigJSON: fmt.Sprintf(`{"socket":%q,"accel":"tcg"}`, b.node.Socket())},
 		Compute: conformance.ComputeOptions{
@@ -420,6 +430,20 @@ func TestConformance(t *testing.T) {
 				return s
 			},
 			GuestReboots: true, GuestSpeaks: true,
+			Disk: func(kind driverv1.DiskSourceKind) (*driverv1.DiskSource, error) {
+				made++
+				name := fmt.Sprintf("conformance%d", made)
+				switch kind {
+				case driverv1.DiskSourceKind_DISK_SOURCE_KIND_BLOCK_DEVICE:
+					device, _ := b.loop(name, 4<<20)
+					return blockDisk(name, device).GetSource(), nil
+				case driverv1.DiskSourceKind_DISK_SOURCE_KIND_NBD:
+					socket := filepath.Join(b.dir, name)
+					b.export("addr.type=unix,addr.path="+socket, b.rawDisk(name, 4<<20).GetSource().GetFile().GetPath(), name)
+					return nbdDisk(name, &driverv1.NbdSource{Endpoint: &driverv1.NbdSource_SocketPath{SocketPath: socket}, ExportName: name}).GetSource(), nil
+				}
+				return nil, nil //nolint:nilnil // the suite makes files; images of Ceph have a test of their own
+			},
 		},
 	})
 }

@@ -46,28 +46,28 @@ func TestPlug(t *testing.T) {
 	spec := b.spec("labname=plug")
 	spec.Cpu.MaxVcpus = 2
 	spec.Disks = []*driverv1.DomainDisk{b.rawDisk(otherID, 4<<20)}
-	ok[*driverv1.CreateDomainResponse](t, "create")(b.CreateDomain(ctx, &driverv1.CreateDomainRequest{DomainId: domainID, Mark: mark(domainID), Spec: spec}))
+	ok[*driverv1.CreateDomainResponse](t, "create")(b.CreateDomain(ctx, &driverv1.CreateDomainRequest{DomainId: b.id, Mark: mark(b.id), Spec: spec}))
 	first := b.start()
-	if log := b.waitLog(domainID, "GUEST-READY"); !strings.Contains(log, "cpus=1 ") {
+	if log := b.waitLog(b.id, "GUEST-READY"); !strings.Contains(log, "cpus=1 ") {
 		t.Errorf("virtual CPUs at start:\n%s", log)
 	}
 
 	disk := b.rawDisk(diskID, 8<<20)
 	for range 2 {
-		ok[*driverv1.AttachDiskResponse](t, "attach disk")(b.AttachDisk(ctx, &driverv1.AttachDiskRequest{DomainId: domainID, Disk: disk}))
+		ok[*driverv1.AttachDiskResponse](t, "attach disk")(b.AttachDisk(ctx, &driverv1.AttachDiskRequest{DomainId: b.id, Disk: disk}))
 	}
-	b.waitLog(domainID, "HOTPLUG add vdb")
+	b.waitLog(b.id, "HOTPLUG add vdb")
 	other := proto.CloneOf(disk)
 	other.ReadOnly = true
-	if _, err := b.AttachDisk(ctx, &driverv1.AttachDiskRequest{DomainId: domainID, Disk: other}); !fault.Is(err, metav1.Reason_REASON_SPEC_CONFLICT) {
+	if _, err := b.AttachDisk(ctx, &driverv1.AttachDiskRequest{DomainId: b.id, Disk: other}); !fault.Is(err, metav1.Reason_REASON_SPEC_CONFLICT) {
 		t.Error("other disk of that id:", err)
 	}
-	ok[*driverv1.ResizeDiskResponse](t, "resize")(b.ResizeDisk(ctx, &driverv1.ResizeDiskRequest{DomainId: domainID, DiskId: diskID, SizeBytes: 16 << 20}))
+	ok[*driverv1.ResizeDiskResponse](t, "resize")(b.ResizeDisk(ctx, &driverv1.ResizeDiskRequest{DomainId: b.id, DiskId: diskID, SizeBytes: 16 << 20}))
 	stats := ok[*driverv1.GetStatsResponse](t, "stats")(b.GetStats(ctx, &driverv1.GetStatsRequest{}))
 	if d := stats.GetDomains()[0].GetDisks(); len(d) != 2 || d[1].GetDiskId() != diskID || d[1].GetCapacityBytes() != 16<<20 {
 		t.Errorf("disks of stats: %v", d)
 	}
-	if _, err := b.ResizeDisk(ctx, &driverv1.ResizeDiskRequest{DomainId: domainID, DiskId: foreignID, SizeBytes: 16 << 20}); !fault.Is(err, metav1.Reason_REASON_VOLUME_NOT_FOUND) {
+	if _, err := b.ResizeDisk(ctx, &driverv1.ResizeDiskRequest{DomainId: b.id, DiskId: foreignID, SizeBytes: 16 << 20}); !fault.Is(err, metav1.Reason_REASON_VOLUME_NOT_FOUND) {
 		t.Error("resize of another disk:", err)
 	}
 
@@ -75,7 +75,7 @@ func TestPlug(t *testing.T) {
 		Binding: &driverv1.InterfaceBinding_BridgePort{BridgePort: &driverv1.BridgePortBinding{Bridge: "lqbr", TapName: "lqtap0"}},
 	}}
 	for range 2 {
-		ok[*driverv1.AttachInterfaceResponse](t, "attach interface")(b.AttachInterface(ctx, &driverv1.AttachInterfaceRequest{DomainId: domainID, Interface: nic}))
+		ok[*driverv1.AttachInterfaceResponse](t, "attach interface")(b.AttachInterface(ctx, &driverv1.AttachInterfaceRequest{DomainId: b.id, Interface: nic}))
 	}
 	link := func(want bool) {
 		t.Helper()
@@ -85,7 +85,7 @@ func TestPlug(t *testing.T) {
 	}
 	link(true)
 	for _, up := range []bool{false, false, true} {
-		ok[*driverv1.SetLinkResponse](t, "set link")(b.SetLink(ctx, &driverv1.SetLinkRequest{DomainId: domainID, InterfaceId: nicID, Up: up}))
+		ok[*driverv1.SetLinkResponse](t, "set link")(b.SetLink(ctx, &driverv1.SetLinkRequest{DomainId: b.id, InterfaceId: nicID, Up: up}))
 		link(up)
 	}
 	if ports, err := b.node.Exec(ctx, "ip", "-o", "link", "show", "master", "lqbr"); err != nil || !strings.Contains(ports, "lqtap0") {
@@ -95,7 +95,7 @@ func TestPlug(t *testing.T) {
 	// What was plugged in one by one is the spec that has it.
 	whole := proto.CloneOf(spec)
 	whole.Disks, whole.Interfaces = append(whole.Disks, disk), append(whole.Interfaces, nic)
-	dom := ok[*driverv1.CreateDomainResponse](t, "create with all")(b.CreateDomain(ctx, &driverv1.CreateDomainRequest{DomainId: domainID, Mark: mark(domainID), Spec: whole})).GetDomain()
+	dom := ok[*driverv1.CreateDomainResponse](t, "create with all")(b.CreateDomain(ctx, &driverv1.CreateDomainRequest{DomainId: b.id, Mark: mark(b.id), Spec: whole})).GetDomain()
 	if dom.GetRestartRequired() || dom.GetPid() != first.GetPid() {
 		t.Errorf("after plugging: %v", dom)
 	}
@@ -103,19 +103,19 @@ func TestPlug(t *testing.T) {
 	// One update takes all of it away again, and adds a CPU.
 	less := proto.CloneOf(spec)
 	less.Cpu.Vcpus, less.Name = 2, "another name"
-	update := &driverv1.UpdateDomainRequest{DomainId: domainID, Mark: mark(domainID), Spec: less}
+	update := &driverv1.UpdateDomainRequest{DomainId: b.id, Mark: mark(b.id), Spec: less}
 	for range 2 {
 		if d := ok[*driverv1.UpdateDomainResponse](t, "update")(b.UpdateDomain(ctx, update)).GetDomain(); d.GetRestartRequired() || len(d.GetInterfaces()) > 0 {
 			t.Errorf("updated: %v", d)
 		}
 	}
-	b.waitLog(domainID, "HOTPLUG cpus=2")
-	b.waitLog(domainID, "HOTPLUG remove vdb")
+	b.waitLog(b.id, "HOTPLUG cpus=2")
+	b.waitLog(b.id, "HOTPLUG remove vdb")
 	for range 2 {
-		ok[*driverv1.DetachDiskResponse](t, "detach")(b.DetachDisk(ctx, &driverv1.DetachDiskRequest{DomainId: domainID, DiskId: otherID}))
-		ok[*driverv1.DetachInterfaceResponse](t, "detach")(b.DetachInterface(ctx, &driverv1.DetachInterfaceRequest{DomainId: domainID, InterfaceId: nicID}))
+		ok[*driverv1.DetachDiskResponse](t, "detach")(b.DetachDisk(ctx, &driverv1.DetachDiskRequest{DomainId: b.id, DiskId: otherID}))
+		ok[*driverv1.DetachInterfaceResponse](t, "detach")(b.DetachInterface(ctx, &driverv1.DetachInterfaceRequest{DomainId: b.id, InterfaceId: nicID}))
 	}
-	b.waitLog(domainID, "HOTPLUG remove vda")
+	b.waitLog(b.id, "HOTPLUG remove vda")
 
 	// Memory waits for the next start, and is there then.
 	less.Disks, less.MemoryBytes = nil, 160<<20
@@ -125,7 +125,7 @@ func TestPlug(t *testing.T) {
 	if !b.get().GetRestartRequired() {
 		t.Error("forgot that a restart is required")
 	}
-	ok[*driverv1.StopDomainResponse](t, "stop")(b.StopDomain(ctx, &driverv1.StopDomainRequest{DomainId: domainID, Grace: durationpb.New(bootLimit)}))
+	ok[*driverv1.StopDomainResponse](t, "stop")(b.StopDomain(ctx, &driverv1.StopDomainRequest{DomainId: b.id, Grace: durationpb.New(bootLimit)}))
 	if d := b.start(); d.GetRestartRequired() || d.GetPid() == first.GetPid() {
 		t.Errorf("started again: %v", d)
 	}
@@ -148,9 +148,9 @@ func TestInterfaceFigures(t *testing.T) {
 	spec.Interfaces = []*driverv1.DomainInterface{{InterfaceId: nicID, Mac: "52:54:00:0a:0b:0c", Binding: &driverv1.InterfaceBinding{
 		Binding: &driverv1.InterfaceBinding_BridgePort{BridgePort: &driverv1.BridgePortBinding{Bridge: "lqbr", TapName: "lqtap0"}},
 	}}}
-	b.create(domainID, spec)
+	b.create(b.id, spec)
 	b.start()
-	b.waitLog(domainID, "GUEST-READY")
+	b.waitLog(b.id, "GUEST-READY")
 	figures := func() *driverv1.InterfaceStats {
 		t.Helper()
 		d := ok[*driverv1.GetStatsResponse](t, "stats")(b.GetStats(ctx, &driverv1.GetStatsRequest{})).GetDomains()

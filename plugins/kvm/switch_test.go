@@ -24,18 +24,18 @@ func TestSwitchDisk(t *testing.T) {
 	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-b", second.GetSource().GetFile().GetPath(), "-F", "raw", overlay).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	req := &driverv1.SwitchDiskRequest{DomainId: domainID, DiskId: diskID, Source: &driverv1.DiskSource{Source: &driverv1.DiskSource_File{
+	req := &driverv1.SwitchDiskRequest{DomainId: b.id, DiskId: diskID, Source: &driverv1.DiskSource{Source: &driverv1.DiskSource_File{
 		File: &driverv1.FileSource{Path: overlay, Format: driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2},
 	}}}
-	ok[*driverv1.CreateDomainResponse](t, "create")(b.CreateDomain(ctx, &driverv1.CreateDomainRequest{DomainId: domainID, Mark: mark(domainID), Spec: spec}))
+	ok[*driverv1.CreateDomainResponse](t, "create")(b.CreateDomain(ctx, &driverv1.CreateDomainRequest{DomainId: b.id, Mark: mark(b.id), Spec: spec}))
 	if _, err := b.SwitchDisk(ctx, req); !fault.Is(err, metav1.Reason_REASON_WRONG_STATE) {
 		t.Error("switch of a domain that is off:", err)
 	}
 	pid := b.start().GetPid()
-	b.waitLog(domainID, "GUEST-READY")
+	b.waitLog(b.id, "GUEST-READY")
 	for _, wrong := range []*driverv1.SwitchDiskRequest{
-		{DomainId: domainID, DiskId: diskID, Source: second.GetSource()},
-		{DomainId: domainID, DiskId: "../x", Source: req.GetSource()},
+		{DomainId: b.id, DiskId: diskID, Source: second.GetSource()},
+		{DomainId: b.id, DiskId: "../x", Source: req.GetSource()},
 	} {
 		if _, err := b.SwitchDisk(ctx, wrong); !fault.Is(err, metav1.Reason_REASON_INVALID_FIELD) {
 			t.Errorf("%v: %v", wrong, err)
@@ -52,7 +52,7 @@ func TestSwitchDisk(t *testing.T) {
 		}
 	}
 	files := func(flags ...string) string {
-		out, err := b.node.Virsh(ctx, append([]string{"domblklist", domainID}, flags...)...)
+		out, err := b.node.Virsh(ctx, append([]string{"domblklist", b.id}, flags...)...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,15 +63,15 @@ func TestSwitchDisk(t *testing.T) {
 			t.Errorf("%v: %s", flags, l)
 		}
 	}
-	if l, err := b.node.Virsh(ctx, "snapshot-list", domainID, "--name"); err != nil || strings.TrimSpace(l) != "" {
+	if l, err := b.node.Virsh(ctx, "snapshot-list", b.id, "--name"); err != nil || strings.TrimSpace(l) != "" {
 		t.Errorf("libvirt keeps snapshots of its own: %q, %v", l, err)
 	}
 	spec = proto.CloneOf(spec)
 	spec.Disks[1].Source = req.GetSource()
-	if d := ok[*driverv1.UpdateDomainResponse](t, "update")(b.UpdateDomain(ctx, &driverv1.UpdateDomainRequest{DomainId: domainID, Mark: mark(domainID), Spec: spec})).GetDomain(); d.GetRestartRequired() || d.GetPid() != pid {
+	if d := ok[*driverv1.UpdateDomainResponse](t, "update")(b.UpdateDomain(ctx, &driverv1.UpdateDomainRequest{DomainId: b.id, Mark: mark(b.id), Spec: spec})).GetDomain(); d.GetRestartRequired() || d.GetPid() != pid {
 		t.Errorf("the spec that names the overlay is not what runs: %v", d)
 	}
-	ok[*driverv1.StopDomainResponse](t, "stop")(b.StopDomain(ctx, &driverv1.StopDomainRequest{DomainId: domainID, Grace: durationpb.New(bootLimit)}))
+	ok[*driverv1.StopDomainResponse](t, "stop")(b.StopDomain(ctx, &driverv1.StopDomainRequest{DomainId: b.id, Grace: durationpb.New(bootLimit)}))
 	b.start()
 	if l := files(); !strings.Contains(l, overlay) {
 		t.Errorf("started again: %s", l)

@@ -103,7 +103,7 @@ func (b *bench) waitGone(pid int64) {
 func TestHungLibvirtd(t *testing.T) {
 	t.Parallel()
 	b, ctx := newBench(t), t.Context()
-	b.create(domainID, b.spec(""))
+	b.create(b.id, b.spec(""))
 	signal := func(name string) {
 		t.Helper()
 		if out, err := b.node.Exec(ctx, "sh", "-c", "kill -"+name+" $(cat /run/libvirt/libvirtd.pid)"); err != nil {
@@ -115,7 +115,7 @@ func TestHungLibvirtd(t *testing.T) {
 	short, cancel := contextWithTimeout(t, 2*time.Second)
 	defer cancel()
 	begin := time.Now()
-	_, err := b.StartDomain(short, &driverv1.StartDomainRequest{DomainId: domainID})
+	_, err := b.StartDomain(short, &driverv1.StartDomainRequest{DomainId: b.id})
 	if took := time.Since(begin); err == nil || took > 10*time.Second {
 		t.Errorf("start: %v after %s", err, took)
 	}
@@ -132,8 +132,8 @@ func TestHungLibvirtd(t *testing.T) {
 func TestRebootAndEvents(t *testing.T) {
 	t.Parallel()
 	b, ctx := newBench(t), t.Context()
-	first := b.boot(domainID, "labname=boot")
-	b.waitLog(domainID, "GUEST-READY")
+	first := b.boot(b.id, "labname=boot")
+	b.waitLog(b.id, "GUEST-READY")
 	events := ok[driverv1.PluginService_WatchEventsClient](t, "events")(b.WatchEvents(ctx, &driverv1.WatchEventsRequest{}))
 	file := filepath.Join(b.dir, "foreign.xml")
 	xml := fmt.Sprintf(`<domain type='qemu'><name>precious</name><uuid>%s</uuid><memory unit='MiB'>64</memory><os><type arch='x86_64' machine='pc'>hvm</type></os></domain>`, foreignID)
@@ -145,7 +145,7 @@ func TestRebootAndEvents(t *testing.T) {
 			t.Fatal(out, err)
 		}
 	}
-	ok[*driverv1.RebootDomainResponse](t, "reboot")(b.RebootDomain(ctx, &driverv1.RebootDomainRequest{DomainId: domainID}))
+	ok[*driverv1.RebootDomainResponse](t, "reboot")(b.RebootDomain(ctx, &driverv1.RebootDomainRequest{DomainId: b.id}))
 	for {
 		e := ok[*driverv1.WatchEventsResponse](t, "event")(events.Recv())
 		if e.GetDomain().GetDomainId() == foreignID {
@@ -155,11 +155,11 @@ func TestRebootAndEvents(t *testing.T) {
 			break
 		}
 	}
-	b.waitLog(domainID, "GUEST-READY", "GUEST-SHUTDOWN", "GUEST-READY")
+	b.waitLog(b.id, "GUEST-READY", "GUEST-SHUTDOWN", "GUEST-READY")
 	if now := b.get(); now.GetPid() != first.GetPid() || now.GetState() != driverv1.DomainState_DOMAIN_STATE_RUNNING {
 		t.Errorf("after reboot: %v", now)
 	}
-	ok[*driverv1.DeleteDomainResponse](t, "delete")(b.DeleteDomain(ctx, &driverv1.DeleteDomainRequest{DomainId: domainID}))
+	ok[*driverv1.DeleteDomainResponse](t, "delete")(b.DeleteDomain(ctx, &driverv1.DeleteDomainRequest{DomainId: b.id}))
 	for {
 		if e := ok[*driverv1.WatchEventsResponse](t, "event")(events.Recv()); e.GetDomain().GetType() == driverv1.DomainEventType_DOMAIN_EVENT_TYPE_UNDEFINED {
 			break
@@ -212,18 +212,18 @@ func TestOrdinarySettings(t *testing.T) {
 	spec := b.spec("labname=plain labip=dhcp")
 	spec.CloudInit, spec.Vnc = &driverv1.CloudInitSeed{MetaData: []byte("instance-id: i\n")}, true
 	spec.Disks = []*driverv1.DomainDisk{b.rawDisk(diskID, 4<<20)}
-	b.create(domainID, spec)
+	b.create(b.id, spec)
 	dom := b.start()
 	if st, err := os.Stat(fmt.Sprintf("/proc/%d", dom.GetPid())); err != nil || st.Sys().(*syscall.Stat_t).Uid == 0 {
 		t.Fatalf("QEMU of %v runs as root: %v", dom, err)
 	}
-	b.waitLog(domainID, "GUEST-READY")
+	b.waitLog(b.id, "GUEST-READY")
 	b.console()
 	if out, err := b.node.Exec(ctx, "test", "-S", dom.GetVncSocketPath()); err != nil || dom.GetVncSocketPath() == "" {
 		t.Errorf("VNC socket %q: %s %v", dom.GetVncSocketPath(), out, err)
 	}
-	ok[*driverv1.DeleteDomainResponse](t, "delete")(b.DeleteDomain(ctx, &driverv1.DeleteDomainRequest{DomainId: domainID}))
-	if _, err := b.GetDomain(ctx, &driverv1.GetDomainRequest{DomainId: domainID}); !fault.Is(err, metav1.Reason_REASON_DOMAIN_NOT_FOUND) {
+	ok[*driverv1.DeleteDomainResponse](t, "delete")(b.DeleteDomain(ctx, &driverv1.DeleteDomainRequest{DomainId: b.id}))
+	if _, err := b.GetDomain(ctx, &driverv1.GetDomainRequest{DomainId: b.id}); !fault.Is(err, metav1.Reason_REASON_DOMAIN_NOT_FOUND) {
 		t.Error(err)
 	}
 }

@@ -76,6 +76,20 @@ func TestGolden(t *testing.T) {
 			s.Disks[1].Bus, s.Interfaces[0].Binding.GetBridgePort().Mtu = driverv1.DiskBus_DISK_BUS_SCSI, 1400
 			return s
 		}},
+		{"network-disks", "kvm", func() *driverv1.DomainSpec {
+			s := small()
+			s.Disks = []*driverv1.DomainDisk{
+				{DiskId: diskA, BootOrder: 2, Shared: true, Source: &driverv1.DiskSource{Source: &driverv1.DiskSource_Rbd{Rbd: &driverv1.RbdSource{
+					Monitors: []string{"10.0.0.1:6789", "[fd00::1]:3300"}, Pool: "vms", Namespace: "tenant", Image: "v-1", User: "lq", Key: "c2VjcmV0",
+				}}}},
+				{DiskId: diskB, Source: &driverv1.DiskSource{Source: &driverv1.DiskSource_Rbd{Rbd: &driverv1.RbdSource{Monitors: []string{"mon:6789"}, Pool: "vms", Image: "v-2"}}}},
+				{DiskId: id, Discard: true, Source: &driverv1.DiskSource{Source: &driverv1.DiskSource_Nbd{Nbd: &driverv1.NbdSource{
+					Endpoint: &driverv1.NbdSource_SocketPath{SocketPath: "/run/n.sock"}, ExportName: "v <3>",
+				}}}},
+				{DiskId: nicA, ReadOnly: true, Source: &driverv1.DiskSource{Source: &driverv1.DiskSource_Nbd{Nbd: &driverv1.NbdSource{Endpoint: &driverv1.NbdSource_Address{Address: "[::1]:10809"}}}}},
+			}
+			return s
+		}},
 		{"user-network", "tcg", func() *driverv1.DomainSpec {
 			s := small()
 			s.Interfaces = []*driverv1.DomainInterface{{InterfaceId: nicA, Mac: "52:54:00:00:00:01", Binding: &driverv1.InterfaceBinding{
@@ -218,7 +232,7 @@ func TestNetworkDisks(t *testing.T) {
 	uuid := uuidText(SecretID(id, diskA))
 	flat := strings.Join(strings.Fields(text), " ")
 	for _, want := range []string{
-		`<source protocol="rbd" name="vms/ns/lq-1"> <host name="10.0.0.1" port="6789"></host> <host name="fd00::1" port="6789"></host> </source>`,
+		`<source protocol="rbd" name="vms/ns/lq-1"> <host name="10.0.0.1" port="6789"></host> <host name="fd00::1" port="6789"></host> <config file="/dev/null"></config> </source>`,
 		`<auth username="lq"> <secret type="ceph" uuid="` + uuid + `"></secret> </auth>`,
 		`<source protocol="nbd" name="vol"> <host transport="unix" socket="/run/nbd.sock"></host> </source>`,
 	} {

@@ -23,8 +23,8 @@ func disks(d *libvirtxml.Domain, spec *driverv1.DomainSpec, machine string, f Fi
 		if err != nil {
 			return fault.Invalid(fault.Violation{Field: fmt.Sprintf("spec.disks[%d].source", i), Description: err.Error()})
 		}
-		if o := disk.GetBootOrder(); o > 0 && spec.GetBoot().GetKernelPath() == "" {
-			x.Boot = &libvirtxml.DomainDeviceBoot{Order: uint(o)}
+		if spec.GetBoot().GetKernelPath() == "" {
+			BootFrom(x, disk.GetBootOrder())
 		}
 		used[x.Target.Dev] = true
 		d.Devices.Disks = append(d.Devices.Disks, *x)
@@ -42,6 +42,13 @@ func disks(d *libvirtxml.Domain, spec *driverv1.DomainSpec, machine string, f Fi
 		Target: &libvirtxml.DomainDiskTarget{Dev: free(prefix, used), Bus: bus},
 	})
 	return nil
+}
+
+// BootFrom gives a disk its place in the order in which a domain without a kernel of its own tries disks; 0 = it is not tried.
+func BootFrom(x *libvirtxml.DomainDisk, order int32) {
+	if order > 0 {
+		x.Boot = &libvirtxml.DomainDeviceBoot{Order: uint(order)}
+	}
 }
 
 // Disk makes the element of one disk of a domain at a target, for example "vda". Its error says which sources can be used.
@@ -74,7 +81,7 @@ func Disk(domain string, disk *driverv1.DomainDisk, target string) (*libvirtxml.
 	default:
 		return nil, errSource
 	}
-	if disk.GetDiscard() {
+	if disk.GetDiscard() { // Zeros that are written stay written (no detect_zeroes): a guest that wants its room reserved may write them, and looking for them costs time.
 		x.Driver.Discard = "unmap"
 	}
 	if disk.GetReadOnly() {
@@ -82,6 +89,7 @@ func Disk(domain string, disk *driverv1.DomainDisk, target string) (*libvirtxml.
 	}
 	if disk.GetShared() {
 		x.Shareable = &libvirtxml.DomainDiskShareable{}
+		x.Driver.Cache = "none" // what one writes the others read at once
 	}
 	if l := disk.GetLimits(); l.GetIops() > 0 || l.GetBytesPerSecond() > 0 {
 		x.IOTune = &libvirtxml.DomainDiskIOTune{TotalIopsSec: uint64(l.GetIops()), TotalBytesSec: uint64(l.GetBytesPerSecond())} //nolint:gosec // checked

@@ -16,7 +16,8 @@ func rbd(x *libvirtxml.DomainDisk, s *driverv1.RbdSource, domain, disk string) e
 	if s.GetNamespace() != "" {
 		name += s.GetNamespace() + "/"
 	}
-	src := &libvirtxml.DomainDiskSourceNetwork{Protocol: "rbd", Name: name + s.GetImage()}
+	// Without a file of its own librbd would read /etc/ceph/ceph.conf, which may be another cluster's.
+	src := &libvirtxml.DomainDiskSourceNetwork{Protocol: "rbd", Name: name + s.GetImage(), Config: &libvirtxml.DomainDiskSourceNetworkConfig{File: "/dev/null"}}
 	for _, m := range s.GetMonitors() {
 		host, port, err := net.SplitHostPort(m)
 		if err != nil {
@@ -62,11 +63,14 @@ func uuidText(b [16]byte) string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
+// SecretUsage is what libvirt is told that the secret of a domain's disk is for; it begins alike for all disks of a domain.
+func SecretUsage(domain, disk string) string { return "limiquantix/" + domain + "/" + disk }
+
 // Secret describes the secret of a domain's disk to libvirt. libvirt keeps it over restarts, readable by root alone, and gives its value to nobody.
 func Secret(domain, disk string) (string, error) {
 	x := libvirtxml.Secret{
 		Ephemeral: "no", Private: "yes", UUID: uuidText(SecretID(domain, disk)), Description: "key of disk " + disk + " of domain " + domain,
-		Usage: &libvirtxml.SecretUsage{Type: "ceph", Name: "limiquantix/" + domain + "/" + disk},
+		Usage: &libvirtxml.SecretUsage{Type: "ceph", Name: SecretUsage(domain, disk)},
 	}
 	return x.Marshal()
 }

@@ -23,6 +23,7 @@ type Facts struct {
 	Interfaces []Device        // not the user-mode ones
 	Targets    map[string]bool // of all disks, also those that are not ours
 	SCSI       bool            // has a SCSI controller
+	Kernel     bool            // boots from a kernel of its own, from no disk
 }
 
 // Device is a disk or interface of ours.
@@ -32,6 +33,8 @@ type Device struct {
 	LinkUp bool   // of an interface
 	Source string // of a disk: path of its file or block device
 	Secret bool   // of a disk: libvirt keeps a key for it
+	// Protocol of a disk that QEMU reaches over a network, "rbd" or "nbd".
+	Protocol string
 }
 
 // document is the part of libvirt's XML that is read; all else in it is skipped, which is quicker and takes less memory than the whole.
@@ -40,7 +43,8 @@ type document struct {
 	Type    string   `xml:"type,attr"`
 	Name    string   `xml:"name"`
 	OS      struct {
-		Type struct {
+		Kernel string `xml:"kernel"`
+		Type   struct {
 			Machine string `xml:"machine,attr"`
 		} `xml:"type"`
 	} `xml:"os"`
@@ -86,9 +90,10 @@ type device struct {
 		State string `xml:"state,attr"`
 	} `xml:"link"`
 	Source struct {
-		File string `xml:"file,attr"`
-		Dev  string `xml:"dev,attr"`
-		Auth *struct {
+		File     string `xml:"file,attr"`
+		Dev      string `xml:"dev,attr"`
+		Protocol string `xml:"protocol,attr"`
+		Auth     *struct {
 			Username string `xml:"username,attr"`
 		} `xml:"auth"`
 	} `xml:"source"`
@@ -103,7 +108,7 @@ func Read(text string) (*Facts, error) {
 	if err := xml.Unmarshal([]byte(text), &d); err != nil {
 		return nil, fmt.Errorf("read domain XML: %w", err)
 	}
-	f := &Facts{Type: d.Type, Name: d.Name, Machine: d.OS.Type.Machine, Mark: d.Metadata.Mark, Disks: ours(d.Devices.Disks), Interfaces: ours(d.Devices.Interfaces)}
+	f := &Facts{Type: d.Type, Name: d.Name, Machine: d.OS.Type.Machine, Kernel: d.OS.Kernel != "", Mark: d.Metadata.Mark, Disks: ours(d.Devices.Disks), Interfaces: ours(d.Devices.Interfaces)}
 	f.Targets = map[string]bool{}
 	for _, disk := range d.Devices.Disks {
 		f.Targets[disk.Target.Dev] = true
@@ -130,7 +135,7 @@ func Read(text string) (*Facts, error) {
 func ours(list []device) (out []Device) {
 	for _, d := range list {
 		if id, ok := strings.CutPrefix(d.Alias.Name, aliasPrefix); ok {
-			out = append(out, Device{ID: id, Target: d.Target.Dev, LinkUp: d.Link.State != "down", Source: firstOf(d.Source.File, d.Source.Dev), Secret: d.Auth != nil || d.Source.Auth != nil})
+			out = append(out, Device{ID: id, Target: d.Target.Dev, LinkUp: d.Link.State != "down", Source: firstOf(d.Source.File, d.Source.Dev), Secret: d.Auth != nil || d.Source.Auth != nil, Protocol: d.Source.Protocol})
 		}
 	}
 	return out

@@ -54,6 +54,9 @@ func (d *Driver) CreateDomain(ctx context.Context, req *driverv1.CreateDomainReq
 				return nil, err
 			}
 		}
+		if err := s.keepSecrets(ctx, id, spec.GetDisks()...); err != nil { // the key may be another
+			return nil, err
+		}
 		return &driverv1.CreateDomainResponse{Domain: have.Domain}, nil
 	case err == nil:
 		return nil, fault.New(metav1.Reason_REASON_SPEC_CONFLICT, "domain %s exists with another spec", id).WithRemedy("update it")

@@ -37,6 +37,9 @@ func (d *Driver) DeleteDomain(ctx context.Context, req *driverv1.DeleteDomainReq
 	case !fault.Is(err, metav1.Reason_REASON_DOMAIN_NOT_FOUND):
 		return nil, err
 	}
+	if err := s.dropAllSecrets(ctx, id); err != nil {
+		return nil, err
+	}
 	d.consoles.Drop(id)
 	d.frozen.forget(id)
 	if err := s.removeFiles(id, sockets); err != nil {
@@ -50,9 +53,6 @@ func (s setting) undefine(ctx context.Context, have *domain) error {
 		if err := s.destroy(ctx, have); err != nil {
 			return err
 		}
-	}
-	if err := s.dropSecrets(ctx, have.GetDomainId(), have.keyed()...); err != nil {
-		return err
 	}
 	_, err := connection.Alone(ctx, s.conn, "undefine domain "+have.GetDomainId(), func(l *libvirt.Libvirt) (struct{}, error) {
 		return struct{}{}, l.DomainUndefineFlags(have.lv, undefineAll)

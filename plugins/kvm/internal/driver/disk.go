@@ -20,7 +20,10 @@ func (d *Driver) AttachDisk(ctx context.Context, req *driverv1.AttachDiskRequest
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	out, err := d.add(ctx, req.GetDomainId(), mark.OfDisk(req.GetDisk()), func(ctx context.Context, s setting, have *domain, flags libvirt.DomainDeviceModifyFlags) error {
+	keys := func(ctx context.Context, s setting) error {
+		return s.keepSecrets(ctx, req.GetDomainId(), req.GetDisk())
+	}
+	out, err := d.add(ctx, req.GetDomainId(), mark.OfDisk(req.GetDisk()), keys, func(ctx context.Context, s setting, have *domain, flags libvirt.DomainDeviceModifyFlags) error {
 		return s.plugDisk(ctx, have, req.GetDisk(), flags)
 	})
 	if err != nil {
@@ -61,12 +64,12 @@ func (s setting) plugDisk(ctx context.Context, have *domain, disk *driverv1.Doma
 			}
 		}
 	}
-	if err := s.keepSecrets(ctx, have.GetDomainId(), disk); err != nil {
-		return err
-	}
 	x, err := domainxml.Disk(have.GetDomainId(), disk, target)
 	if err != nil {
 		return fault.Invalid(fault.Violation{Field: "disk.source", Description: err.Error()})
+	}
+	if flags == libvirt.DomainDeviceModifyConfig && !have.defined.Kernel {
+		domainxml.BootFrom(x, disk.GetBootOrder())
 	}
 	element, err := x.Marshal()
 	if err != nil {
@@ -75,7 +78,11 @@ func (s setting) plugDisk(ctx context.Context, have *domain, disk *driverv1.Doma
 	if err := s.attach(ctx, have, "disk "+disk.GetDiskId(), element, flags); err != nil {
 		return err
 	}
-	have.defined.Targets[target] = true
+	now := have.defined
+	if flags == libvirt.DomainDeviceModifyLive {
+		now = have.live
+	}
+	now.Disks, now.Targets[target] = append(now.Disks, domainxml.Device{ID: disk.GetDiskId(), Target: target}), true // the same in the definition
 	return nil
 }
 
@@ -95,7 +102,12 @@ func (d *Driver) ResizeDisk(ctx context.Context, req *driverv1.ResizeDiskRequest
 		if !ok {
 			return nil // from the next start on
 		}
-		return l.DomainBlockResize(have.lv, dev.Target, uint64(req.GetSizeBytes()), libvirt.DomainBlockResizeBytes) //nolint:gosec // checked
+		err := l.DomainBlockResize(have.lv, dev.Target, uint64(req.GetSizeBytes()), libvirt.DomainBlockResizeBytes) //nolint:gosec // checked
+		if err != nil && dev.Protocol == "nbd" {
+			return fault.New(metav1.Reason_REASON_WRONG_STATE, "disk %s of running domain %s is an NBD export, whose size is learned when it is attached: %w", req.GetDiskId(), have.GetDomainId(), err).
+				WithRemedy("detach and attach it, or stop and start the domain")
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err

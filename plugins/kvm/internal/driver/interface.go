@@ -23,7 +23,7 @@ func (d *Driver) AttachInterface(ctx context.Context, req *driverv1.AttachInterf
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	out, err := d.add(ctx, req.GetDomainId(), mark.OfInterface(req.GetInterface()), func(ctx context.Context, s setting, have *domain, flags libvirt.DomainDeviceModifyFlags) error {
+	out, err := d.add(ctx, req.GetDomainId(), mark.OfInterface(req.GetInterface()), nothing, func(ctx context.Context, s setting, have *domain, flags libvirt.DomainDeviceModifyFlags) error {
 		return s.plugInterface(ctx, have, req.GetInterface(), flags)
 	})
 	if err != nil {

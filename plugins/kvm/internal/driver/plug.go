@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/digitalocean/go-libvirt"
@@ -14,11 +15,21 @@ import (
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 )
 
-// unplugLimit is how long a guest may take to let go of a device.
-const unplugLimit = 20 * time.Second
+const (
+	// unplugLimit is how long a guest may take to let go of a device.
+	unplugLimit = 20 * time.Second
+	// unplugMargin is how long before its deadline a call that waits for a guest says that the guest does not play along.
+	unplugMargin = time.Second
+	// plugLimit is how long libvirt may take to plug a device in: QEMU connects to a disk's server meanwhile. libvirt goes on when its caller gave up, and a
+	// repetition finds what came of it.
+	plugLimit = time.Minute
+)
 
-// add plugs a device into definition and running domain, each where it is missing, and then notes it in the marks: a repetition goes on where a crash ended it.
-func (d *Driver) add(ctx context.Context, id string, dev mark.Device, plug func(context.Context, setting, *domain, libvirt.DomainDeviceModifyFlags) error) (*driverv1.Domain, error) {
+// unplugging is what QEMU says to a request that it has already passed on to the guest.
+const unplugging = "already in the process of unplug"
+
+// add prepares for a device, which is done each time, plugs it into definition and running domain, each where it is missing, and then notes it in the marks: a repetition goes on where a crash ended it.
+func (d *Driver) add(ctx context.Context, id string, dev mark.Device, prepare func(context.Context, setting) error, plug func(context.Context, setting, *domain, libvirt.DomainDeviceModifyFlags) error) (*driverv1.Domain, error) {
 	s, unlock, err := d.begin(id)
 	if err != nil {
 		return nil, err
@@ -30,6 +41,9 @@ func (d *Driver) add(ctx context.Context, id string, dev mark.Device, plug func(
 	}
 	if old, ok := have.defined.Mark.Find(dev.Kind, dev.ID); ok && old != dev {
 		return nil, fault.New(metav1.Reason_REASON_SPEC_CONFLICT, "domain %s has %s %s with another spec", id, dev.Kind, dev.ID).WithRemedy("detach it first")
+	}
+	if err := prepare(ctx, s); err != nil {
+		return nil, err
 	}
 	for _, side := range have.sides() {
 		if !side.has(dev) {
@@ -48,6 +62,8 @@ func (d *Driver) add(ctx context.Context, id string, dev mark.Device, plug func(
 	}
 	return have.Domain, nil
 }
+
+func nothing(context.Context, setting) error { return nil }
 
 // remove is the reverse of add. An absent domain or device: OK, with no domain or the one that is there.
 func (d *Driver) remove(ctx context.Context, id string, dev mark.Device) (*driverv1.Domain, error) {
@@ -108,6 +124,8 @@ func (s side) has(dev mark.Device) bool {
 }
 
 func (s setting) attach(ctx context.Context, have *domain, what, element string, flags libvirt.DomainDeviceModifyFlags) error {
+	ctx, cancel := context.WithTimeout(ctx, plugLimit)
+	defer cancel()
 	_, err := connection.Alone(ctx, s.conn, "attach "+what+" to domain "+have.GetDomainId(), func(l *libvirt.Libvirt) (struct{}, error) {
 		return struct{}{}, l.DomainAttachDeviceFlags(have.lv, element, uint32(flags)) //nolint:gosec // small
 	})
@@ -118,7 +136,7 @@ func (s setting) detach(ctx context.Context, have *domain, dev mark.Device, flag
 	_, err := connection.Alone(ctx, s.conn, "detach "+dev.Kind+" "+dev.ID+" from domain "+have.GetDomainId(), func(l *libvirt.Libvirt) (struct{}, error) {
 		return struct{}{}, l.DomainDetachDeviceAlias(have.lv, domainxml.Alias(dev.ID), uint32(flags)) //nolint:gosec // small
 	})
-	if connection.IsCode(err, libvirt.ErrDeviceMissing) {
+	if connection.IsCode(err, libvirt.ErrDeviceMissing) || err != nil && strings.Contains(err.Error(), unplugging) {
 		return nil
 	}
 	return err
@@ -127,6 +145,9 @@ func (s setting) detach(ctx context.Context, have *domain, dev mark.Device, flag
 // unplug asks a running guest to let go of a device and waits until it has.
 func (s setting) unplug(ctx context.Context, have *domain, dev mark.Device) error {
 	end := time.Now().Add(unplugLimit)
+	if deadline, ok := ctx.Deadline(); ok && deadline.Add(-unplugMargin).Before(end) {
+		end = deadline.Add(-unplugMargin)
+	}
 	live := side{facts: have.live}
 	if !live.has(dev) {
 		if dev.Kind == mark.Interface && !isNew(have.live.Mark, dev) {

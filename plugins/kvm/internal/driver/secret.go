@@ -3,7 +3,7 @@ package driver
 import (
 	"context"
 	"encoding/base64"
-	"errors"
+	"strings"
 
 	"github.com/digitalocean/go-libvirt"
 
@@ -11,7 +11,6 @@ import (
 	"github.com/limiquantix/limiquantix/plugins/kvm/internal/domainxml"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
-	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 )
 
 // noSecret is libvirt's code for a secret that is not there.
@@ -58,19 +57,32 @@ func (s setting) dropSecrets(ctx context.Context, domain string, disks ...string
 			if err == nil {
 				err = l.SecretUndefine(secret)
 			}
-			var e libvirt.Error
-			if errors.As(err, &e) && e.Code == noSecret {
-				continue
-			}
-			if err != nil {
+			if err != nil && !connection.IsCode(err, noSecret) {
 				return struct{}{}, err
 			}
 		}
 		return struct{}{}, nil
 	})
-	if fault.Is(err, metav1.Reason_REASON_DOMAIN_NOT_FOUND) {
-		return nil
-	}
+	return err
+}
+
+// dropAllSecrets removes the keys of all disks of a domain that is gone, also of those that were never attached in the end.
+func (s setting) dropAllSecrets(ctx context.Context, domain string) error {
+	_, err := connection.Alone(ctx, s.conn, "remove keys of domain "+domain, func(l *libvirt.Libvirt) (struct{}, error) {
+		all, _, err := l.ConnectListAllSecrets(1, 0)
+		if err != nil {
+			return struct{}{}, err
+		}
+		for _, secret := range all {
+			if !strings.HasPrefix(secret.UsageID, domainxml.SecretUsage(domain, "")) {
+				continue
+			}
+			if err := l.SecretUndefine(secret); err != nil && !connection.IsCode(err, noSecret) {
+				return struct{}{}, err
+			}
+		}
+		return struct{}{}, nil
+	})
 	return err
 }
 

@@ -86,6 +86,14 @@ func (s setting) updateLive(ctx context.Context, have *domain, want mark.Mark, s
 			try("add disk "+dev.ID, now.With(dev), s.plugDisk(ctx, have, disk, libvirt.DomainDeviceModifyLive))
 		}
 	}
+	for _, disk := range spec.GetDisks() {
+		dev := mark.OfDisk(disk)
+		then, has := now.Find(dev.Kind, dev.ID)
+		if has && then.Limits != dev.Limits {
+			then.Limits = dev.Limits
+			try("limits of disk "+dev.ID, now.With(then), s.throttle(ctx, have, disk))
+		}
+	}
 	for _, n := range spec.GetInterfaces() {
 		if dev := mark.OfInterface(n); isNew(&now, dev) && n.GetBinding().GetUserMode() == nil {
 			try("add interface "+dev.ID, now.With(dev), s.plugInterface(ctx, have, n, libvirt.DomainDeviceModifyLive))

@@ -197,6 +197,9 @@ func (v *violations) disk(field string, d *driverv1.DomainDisk) {
 		if f := s.File.GetFormat(); f != driverv1.VolumeFormat_VOLUME_FORMAT_RAW && f != driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2 {
 			v.bad(field+".source.file.format", "must be RAW or QCOW2: formats are never guessed")
 		}
+		if d.GetShared() && !d.GetReadOnly() && s.File.GetFormat() == driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2 {
+			v.bad(field+".shared", "a qcow2 file has one writer; use RAW")
+		}
 	case *driverv1.DiskSource_BlockDevice:
 		v.path(field+".source.block_device.path", s.BlockDevice.GetPath())
 	case *driverv1.DiskSource_Rbd:

@@ -34,6 +34,19 @@ func goodSpec() *driverv1.DomainSpec {
 	}
 }
 
+// rbdOf and nbdOf give a spec's first disk a good source of their kind.
+func rbdOf(s *driverv1.DomainSpec) *driverv1.RbdSource {
+	r := &driverv1.RbdSource{Monitors: []string{"10.0.0.1:6789"}, Pool: "vms", Namespace: "n", Image: "v-1", User: "lq", Key: "c2VjcmV0"}
+	s.Disks[0].Source = &driverv1.DiskSource{Source: &driverv1.DiskSource_Rbd{Rbd: r}}
+	return r
+}
+
+func nbdOf(s *driverv1.DomainSpec) *driverv1.NbdSource {
+	n := &driverv1.NbdSource{Endpoint: &driverv1.NbdSource_Address{Address: "10.0.0.1:10809"}, ExportName: "v"}
+	s.Disks[0].Source = &driverv1.DiskSource{Source: &driverv1.DiskSource_Nbd{Nbd: n}}
+	return n
+}
+
 // Each wrong field is named, and nothing else.
 func TestViolations(t *testing.T) {
 	t.Parallel()
@@ -42,26 +55,39 @@ func TestViolations(t *testing.T) {
 		t.Fatalf("good spec: %v", v)
 	}
 	for field, spoil := range map[string]func(*driverv1.DomainSpec){
-		"spec.cpu.vcpus":                                  func(s *driverv1.DomainSpec) { s.Cpu = nil },
-		"spec.cpu.max_vcpus":                              func(s *driverv1.DomainSpec) { s.Cpu = &driverv1.DomainCpu{Vcpus: 4, MaxVcpus: 2} },
-		"spec.cpu":                                        func(s *driverv1.DomainSpec) { s.Cpu.Sockets = 3 },
-		"spec.cpu.model":                                  func(s *driverv1.DomainSpec) { s.Cpu.Model = "host-passthrough" },
-		"spec.cpu.features[0]":                            func(s *driverv1.DomainSpec) { s.Cpu.Features = []string{"aes"} },
-		"spec.memory_bytes":                               func(s *driverv1.DomainSpec) { s.MemoryBytes++ },
-		"spec.max_memory_bytes":                           func(s *driverv1.DomainSpec) { s.MaxMemoryBytes = 1 << 30 },
-		"spec.machine_type":                               func(s *driverv1.DomainSpec) { s.MachineType = "microvm" },
-		"spec.boot.firmware":                              func(s *driverv1.DomainSpec) { s.Boot.Firmware = driverv1.Firmware_FIRMWARE_UEFI },
-		"spec.boot.initrd_path":                           func(s *driverv1.DomainSpec) { s.Boot.InitrdPath = "initrd" },
-		"spec.boot.kernel_path":                           func(s *driverv1.DomainSpec) { s.Boot.KernelPath = "" },
-		"spec.boot.cmdline":                               func(s *driverv1.DomainSpec) { s.Boot.Cmdline = "a\nb" },
-		"spec.disks[0].disk_id":                           func(s *driverv1.DomainSpec) { s.Disks[0].DiskId = strings.ToUpper(idA) },
-		"spec.disks[0].serial":                            func(s *driverv1.DomainSpec) { s.Disks[0].Serial = "a,b" },
-		"spec.disks[0].boot_order":                        func(s *driverv1.DomainSpec) { s.Disks[0].BootOrder = -1 },
-		"spec.disks[0].bus":                               func(s *driverv1.DomainSpec) { s.Disks[0].Bus = 99 },
-		"spec.disks[0].limits":                            func(s *driverv1.DomainSpec) { s.Disks[0].Limits = &driverv1.IoLimits{Iops: -1} },
-		"spec.disks[0].source":                            func(s *driverv1.DomainSpec) { s.Disks[0].Source = nil },
-		"spec.disks[0].source.file.path":                  func(s *driverv1.DomainSpec) { s.Disks[0].Source.GetFile().Path = "../etc" },
-		"spec.disks[0].source.file.format":                func(s *driverv1.DomainSpec) { s.Disks[0].Source.GetFile().Format = 0 },
+		"spec.cpu.vcpus":                   func(s *driverv1.DomainSpec) { s.Cpu = nil },
+		"spec.cpu.max_vcpus":               func(s *driverv1.DomainSpec) { s.Cpu = &driverv1.DomainCpu{Vcpus: 4, MaxVcpus: 2} },
+		"spec.cpu":                         func(s *driverv1.DomainSpec) { s.Cpu.Sockets = 3 },
+		"spec.cpu.model":                   func(s *driverv1.DomainSpec) { s.Cpu.Model = "host-passthrough" },
+		"spec.cpu.features[0]":             func(s *driverv1.DomainSpec) { s.Cpu.Features = []string{"aes"} },
+		"spec.memory_bytes":                func(s *driverv1.DomainSpec) { s.MemoryBytes++ },
+		"spec.max_memory_bytes":            func(s *driverv1.DomainSpec) { s.MaxMemoryBytes = 1 << 30 },
+		"spec.machine_type":                func(s *driverv1.DomainSpec) { s.MachineType = "microvm" },
+		"spec.boot.firmware":               func(s *driverv1.DomainSpec) { s.Boot.Firmware = driverv1.Firmware_FIRMWARE_UEFI },
+		"spec.boot.initrd_path":            func(s *driverv1.DomainSpec) { s.Boot.InitrdPath = "initrd" },
+		"spec.boot.kernel_path":            func(s *driverv1.DomainSpec) { s.Boot.KernelPath = "" },
+		"spec.boot.cmdline":                func(s *driverv1.DomainSpec) { s.Boot.Cmdline = "a\nb" },
+		"spec.disks[0].disk_id":            func(s *driverv1.DomainSpec) { s.Disks[0].DiskId = strings.ToUpper(idA) },
+		"spec.disks[0].serial":             func(s *driverv1.DomainSpec) { s.Disks[0].Serial = "a,b" },
+		"spec.disks[0].boot_order":         func(s *driverv1.DomainSpec) { s.Disks[0].BootOrder = -1 },
+		"spec.disks[0].bus":                func(s *driverv1.DomainSpec) { s.Disks[0].Bus = 99 },
+		"spec.disks[0].limits":             func(s *driverv1.DomainSpec) { s.Disks[0].Limits = &driverv1.IoLimits{Iops: -1} },
+		"spec.disks[0].source":             func(s *driverv1.DomainSpec) { s.Disks[0].Source = nil },
+		"spec.disks[0].source.file.path":   func(s *driverv1.DomainSpec) { s.Disks[0].Source.GetFile().Path = "../etc" },
+		"spec.disks[0].source.file.format": func(s *driverv1.DomainSpec) { s.Disks[0].Source.GetFile().Format = 0 },
+		"spec.disks[0].shared": func(s *driverv1.DomainSpec) {
+			s.Disks[0].Shared, s.Disks[0].Source.GetFile().Format = true, driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2
+		},
+		"spec.disks[0].source.rbd.monitors":               func(s *driverv1.DomainSpec) { rbdOf(s).Monitors = nil },
+		"spec.disks[0].source.rbd.monitors[0]":            func(s *driverv1.DomainSpec) { rbdOf(s).Monitors[0] = "mon" },
+		"spec.disks[0].source.rbd.pool":                   func(s *driverv1.DomainSpec) { rbdOf(s).Pool = "" },
+		"spec.disks[0].source.rbd.image":                  func(s *driverv1.DomainSpec) { rbdOf(s).Image = "i@snap" },
+		"spec.disks[0].source.rbd.namespace":              func(s *driverv1.DomainSpec) { rbdOf(s).Namespace = "a/b" },
+		"spec.disks[0].source.rbd.user":                   func(s *driverv1.DomainSpec) { rbdOf(s).User = "" },
+		"spec.disks[0].source.rbd.key":                    func(s *driverv1.DomainSpec) { rbdOf(s).Key = "no base64" },
+		"spec.disks[0].source.nbd.address":                func(s *driverv1.DomainSpec) { nbdOf(s).Endpoint = nil },
+		"spec.disks[0].source.nbd.export_name":            func(s *driverv1.DomainSpec) { nbdOf(s).ExportName = "a\nb" },
+		"spec.disks[0].source.nbd.socket_path":            func(s *driverv1.DomainSpec) { nbdOf(s).Endpoint = &driverv1.NbdSource_SocketPath{SocketPath: "n"} },
 		"spec.disks[1].disk_id":                           func(s *driverv1.DomainSpec) { s.Disks = append(s.Disks, s.Disks[0]) },
 		"spec.interfaces[1].interface_id":                 func(s *driverv1.DomainSpec) { s.Interfaces[1].InterfaceId = idA },
 		"spec.interfaces[0].mac":                          func(s *driverv1.DomainSpec) { s.Interfaces[0].Mac = "52:54:00:00:00:01,romfile=/etc/shadow" },

@@ -45,9 +45,11 @@ type Mark struct {
 type Device struct {
 	Kind string `xml:"kind,attr"`
 	ID   string `xml:"id,attr"`
-	Hash string `xml:"hash,attr"` // of all but a disk's source
+	Hash string `xml:"hash,attr"` // of all but a disk's source and limits
 	// Source is a hash of where a disk's bytes are: it alone changes when the disk is switched to an overlay.
 	Source string `xml:"source,attr,omitempty"`
+	// Limits are a disk's, operations and bytes per second: they change while the guest runs.
+	Limits string `xml:"limits,attr,omitempty"`
 }
 
 // Of makes the mark of a spec.
@@ -73,8 +75,12 @@ func Of(m *driverv1.OwnershipMark, spec *driverv1.DomainSpec) Mark {
 // OfDisk and OfInterface describe one device.
 func OfDisk(d *driverv1.DomainDisk) Device {
 	rest := proto.CloneOf(d)
-	rest.Source = nil
-	return Device{Kind: Disk, ID: d.GetDiskId(), Hash: hash(rest), Source: OfSource(d.GetSource())}
+	rest.Source, rest.Limits = nil, nil
+	out := Device{Kind: Disk, ID: d.GetDiskId(), Hash: hash(rest), Source: OfSource(d.GetSource())}
+	if l := d.GetLimits(); l.GetIops() != 0 || l.GetBytesPerSecond() != 0 {
+		out.Limits = fmt.Sprintf("%d/%d", l.GetIops(), l.GetBytesPerSecond())
+	}
+	return out
 }
 
 // OfSource is a hash of a source, without its secrets.
@@ -106,7 +112,7 @@ func (m *Mark) Hash() string { return sum([]byte(m.Name + m.Running())) }
 func (m *Mark) Running() string {
 	text := m.Base + "/" + strconv.Itoa(int(m.VCPUs))
 	for _, d := range m.Devices {
-		text += "/" + d.Kind + " " + d.ID + " " + d.Hash + " " + d.Source
+		text += "/" + d.Kind + " " + d.ID + " " + d.Hash + " " + d.Source + " " + d.Limits
 	}
 	return sum([]byte(text))
 }
