@@ -66,6 +66,19 @@ func TestReferencePasses(t *testing.T) {
 	conformance.Test(t, options(t, map[string]any{"delay_ms": 10}))
 }
 
+// Snapshots of volumes in use are taken in three ways; the suite knows all of them.
+func TestReferencePassesOnline(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"storage", "compute_switch"} {
+		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
+			o := options(t, map[string]any{"online_snapshots": mode})
+			o.Only = []string{"storage/snapshot/*", "storage/*-snapshot/*", "storage/attach/*", "storage/leaks/*", "storage/capabilities/*"}
+			conformance.Test(t, o)
+		})
+	}
+}
+
 func TestNamesAreUniqueAndChecksHaveContracts(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}

@@ -26,6 +26,8 @@ type config struct {
 	Journal string `json:"journal"`
 	// DelayMS is how long each change takes, half of it before and half after it is done.
 	DelayMS int `json:"delay_ms"`
+	// OnlineSnapshots is how snapshots of volumes in use are taken: "none" (also if empty), "storage" or "compute_switch".
+	OnlineSnapshots string `json:"online_snapshots"`
 	// Defects makes the driver break the contract on purpose, to show that the suites notice.
 	Defects []string `json:"defects"`
 }
@@ -33,6 +35,7 @@ type config struct {
 const schema = `{"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{
 "journal":{"type":"string","description":"file that the simulated backend keeps its state in; empty = in memory"},
 "delay_ms":{"type":"integer","minimum":0,"description":"how long each change takes"},
+"online_snapshots":{"enum":["none","storage","compute_switch"],"description":"how snapshots of volumes in use are taken"},
 "defects":{"type":"array","items":{"type":"string"},"description":"ways to break the contract on purpose"}}}`
 
 // driver is what the three drivers share: the configuration in force and the backend.
@@ -61,6 +64,9 @@ func (d *driver) configure(_ context.Context, c *sdk.Config) (*driverv1.GetCapab
 	if cfg.DelayMS < 0 {
 		return nil, fault.Invalid(fault.Violation{Field: "config_json.delay_ms", Description: "must not be negative"})
 	}
+	if _, ok := onlineModes[cfg.OnlineSnapshots]; !ok {
+		return nil, fault.Invalid(fault.Violation{Field: "config_json.online_snapshots", Description: cfg.OnlineSnapshots + " is none of none, storage, compute_switch"})
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if cfg.Journal != d.cfg.Journal {
@@ -68,7 +74,7 @@ func (d *driver) configure(_ context.Context, c *sdk.Config) (*driverv1.GetCapab
 	}
 	d.host, d.cfg = c.Host, cfg
 	d.base.Health.Healthy(map[string]string{"reference.backend": "simulated"})
-	return &driverv1.GetCapabilitiesResponse{Compute: computeCapabilities(), Storage: storageCapabilities(), Network: networkCapabilities()}, nil
+	return &driverv1.GetCapabilitiesResponse{Compute: computeCapabilities(), Storage: storageCapabilities(onlineModes[cfg.OnlineSnapshots]), Network: networkCapabilities()}, nil
 }
 
 // do runs f as one transaction of the backend.

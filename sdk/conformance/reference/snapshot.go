@@ -1,13 +1,9 @@
 package reference
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
-	"path/filepath"
-	"slices"
 	"strings"
 
 	"google.golang.org/grpc"
@@ -44,6 +40,8 @@ func (s *storageDriver) CreateSnapshot(ctx context.Context, req *driverv1.Create
 		if x.has(snapshotTable, pool+"/"+id) {
 			if r.Snapshot, err = s.snapshot(x, pool, id); err == nil && r.Snapshot.GetVolumeId() != req.GetVolumeId() {
 				err = conflict("snapshot", id)
+			} else if err == nil && r.Snapshot.GetPending() {
+				r.Overlay = s.file(pool, overlayName(req.GetVolumeId(), id))
 			}
 			return err
 		}
@@ -51,11 +49,19 @@ func (s *storageDriver) CreateSnapshot(ctx context.Context, req *driverv1.Create
 		if err != nil {
 			return err
 		}
-		if v.GetAttached() {
+		mode := s.onlineMode()
+		if v.GetAttached() && mode == driverv1.OnlineSnapshotMode_ONLINE_SNAPSHOT_MODE_NONE {
 			return inUse(req.GetVolumeId())
 		}
 		r.Snapshot = &driverv1.Snapshot{
 			PoolId: pool, SnapshotId: id, VolumeId: req.GetVolumeId(), Mark: req.GetMark(), SizeBytes: v.GetSizeBytes(), CreateTime: timestamppb.Now(), Handle: handleOf(id),
+		}
+		if v.GetAttached() && mode == driverv1.OnlineSnapshotMode_ONLINE_SNAPSHOT_MODE_COMPUTE_SWITCH {
+			r.Snapshot.Pending, r.Overlay = true, s.file(pool, overlayName(req.GetVolumeId(), id))
+			if err := x.begin(pool, req.GetVolumeId(), id); err != nil {
+				return err
+			}
+			return x.put(snapshotTable, pool+"/"+id, r.Snapshot)
 		}
 		x.putBytes(frozenTable, pool+"/"+id, x.bytes(contentTable, pool+"/"+req.GetVolumeId()))
 		return x.put(snapshotTable, pool+"/"+id, r.Snapshot)
@@ -65,11 +71,14 @@ func (s *storageDriver) CreateSnapshot(ctx context.Context, req *driverv1.Create
 func (s *storageDriver) DeleteSnapshot(ctx context.Context, req *driverv1.DeleteSnapshotRequest) (*driverv1.DeleteSnapshotResponse, error) {
 	pool, id := req.GetPoolId(), req.GetSnapshotId()
 	return &driverv1.DeleteSnapshotResponse{}, s.on(ctx, pool, "snapshot", id, func(x *tx) error {
-		if _, err := s.snapshot(x, pool, id); err != nil {
-			if fault.Is(err, metav1.Reason_REASON_SNAPSHOT_NOT_FOUND) {
-				return nil
-			}
+		snap, err := s.snapshot(x, pool, id)
+		switch {
+		case fault.Is(err, metav1.Reason_REASON_SNAPSHOT_NOT_FOUND):
+			return nil
+		case err != nil:
 			return err
+		case snap.GetPending():
+			return fault.New(metav1.Reason_REASON_WRONG_STATE, "snapshot %s is being taken", id).WithRemedy("commit it first")
 		}
 		x.del(snapshotTable, pool+"/"+id)
 		x.del(frozenTable, pool+"/"+id)
@@ -83,7 +92,7 @@ func (s *storageDriver) ListSnapshots(_ context.Context, req *driverv1.ListSnaps
 		byID, ids := map[string]*driverv1.Snapshot{}, []string(nil)
 		for _, key := range x.keys(snapshotTable) {
 			snap := &driverv1.Snapshot{}
-			if strings.HasPrefix(key, req.GetPoolId()+"/") && x.get(snapshotTable, key, snap) && s.ours(snap.GetMark()) &&
+			if strings.HasPrefix(key, req.GetPoolId()+"/") && x.get(snapshotTable, key, snap) && s.ours(snap.GetMark()) && !snap.GetPending() &&
 				(req.GetVolumeId() == "" || req.GetVolumeId() == snap.GetVolumeId()) {
 				byID[snap.GetSnapshotId()], ids = snap, append(ids, snap.GetSnapshotId())
 			}
@@ -203,23 +212,4 @@ func (s *storageDriver) ImportVolume(in grpc.ClientStreamingServer[driverv1.Impo
 		return err
 	}
 	return in.SendAndClose(&driverv1.ImportVolumeResponse{Volume: r.GetVolume()})
-}
-
-// WriteVolume writes n bytes of a pattern at an offset of an attached volume, as a guest would: the sources that a reference hands out are no files.
-func WriteVolume(journal string, src *driverv1.DiskSource, pattern byte, offset, n int64) error {
-	id := strings.TrimSuffix(filepath.Base(src.GetFile().GetPath()), ".raw")
-	key := filepath.Base(filepath.Dir(src.GetFile().GetPath())) + "/" + id
-	return (&backend{path: journal}).do(func(x *tx) error {
-		v := &driverv1.Volume{}
-		if !x.get(volumeTable, key, v) || !v.GetAttached() || offset+n > v.GetSizeBytes() {
-			return fmt.Errorf("volume %s is absent, not attached or too small", key)
-		}
-		content := slices.Clone(x.bytes(contentTable, key))
-		if int64(len(content)) < offset+n {
-			content = append(content, make([]byte, offset+n-int64(len(content)))...)
-		}
-		copy(content[offset:], bytes.Repeat([]byte{pattern}, int(n)))
-		x.putBytes(contentTable, key, content)
-		return nil
-	})
 }

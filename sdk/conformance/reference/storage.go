@@ -37,14 +37,14 @@ type storageDriver struct {
 	*driver
 }
 
-func storageCapabilities() *driverv1.StorageCapabilities {
+func storageCapabilities(online driverv1.OnlineSnapshotMode) *driverv1.StorageCapabilities {
 	return &driverv1.StorageCapabilities{
 		Features: []driverv1.StorageFeature{
 			driverv1.StorageFeature_STORAGE_FEATURE_RESIZE, driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT,
 			driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT_RESTORE, driverv1.StorageFeature_STORAGE_FEATURE_VOLUME_FROM_SNAPSHOT,
 			driverv1.StorageFeature_STORAGE_FEATURE_CLONE, driverv1.StorageFeature_STORAGE_FEATURE_EXPORT, driverv1.StorageFeature_STORAGE_FEATURE_IMPORT, driverv1.StorageFeature_STORAGE_FEATURE_THIN,
 		},
-		OnlineSnapshots:      driverv1.OnlineSnapshotMode_ONLINE_SNAPSHOT_MODE_NONE,
+		OnlineSnapshots:      online,
 		Formats:              []driverv1.VolumeFormat{driverv1.VolumeFormat_VOLUME_FORMAT_RAW},
 		SizeGranularityBytes: granularity,
 		DiskSources:          []driverv1.DiskSourceKind{driverv1.DiskSourceKind_DISK_SOURCE_KIND_FILE},
@@ -232,7 +232,7 @@ func (s *storageDriver) source(x *tx, pool string, src *driverv1.VolumeSource) (
 		return x.bytes(pictureTable, pool+"/"+src.ImageId), img.GetVirtualSizeBytes(), nil
 	case *driverv1.VolumeSource_SnapshotId:
 		snap := &driverv1.Snapshot{}
-		if !x.get(snapshotTable, pool+"/"+src.SnapshotId, snap) {
+		if !x.get(snapshotTable, pool+"/"+src.SnapshotId, snap) || snap.GetPending() {
 			return nil, 0, notFound(metav1.Reason_REASON_SNAPSHOT_NOT_FOUND, "snapshot", src.SnapshotId)
 		}
 		if s.defect("snapshots-follow") {
@@ -270,7 +270,7 @@ func (s *storageDriver) DeleteVolume(ctx context.Context, req *driverv1.DeleteVo
 				return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s has snapshot %s", id, snap.GetSnapshotId()).WithRemedy("delete its snapshots first")
 			}
 		}
-		for _, table := range []string{volumeTable, askTable, contentTable} {
+		for _, table := range []string{volumeTable, askTable, contentTable, headTable} {
 			x.del(table, pool+"/"+id)
 		}
 		return nil
@@ -327,11 +327,15 @@ func (s *storageDriver) ResizeVolume(ctx context.Context, req *driverv1.ResizeVo
 
 func (s *storageDriver) AttachVolume(ctx context.Context, req *driverv1.AttachVolumeRequest) (*driverv1.AttachVolumeResponse, error) {
 	pool, id := req.GetPoolId(), req.GetVolumeId()
-	err := s.on(ctx, pool, "volume", id, func(x *tx) error { return s.attach(x, pool, id, true) })
+	var head string
+	err := s.on(ctx, pool, "volume", id, func(x *tx) error {
+		head = x.head(pool, id)
+		return s.attach(x, pool, id, true)
+	})
 	if err != nil {
 		return nil, err
 	}
-	return &driverv1.AttachVolumeResponse{Source: s.file(pool, id), Handle: handleOf(id)}, nil
+	return &driverv1.AttachVolumeResponse{Source: s.file(pool, head), Handle: handleOf(id)}, nil
 }
 
 func (s *storageDriver) DetachVolume(ctx context.Context, req *driverv1.DetachVolumeRequest) (*driverv1.DetachVolumeResponse, error) {
@@ -347,6 +351,11 @@ func (s *storageDriver) attach(x *tx, pool, id string, attached bool) error {
 	v, err := s.volume(x, pool, id)
 	if err != nil || v.GetAttached() == attached {
 		return err
+	}
+	if !attached {
+		if err := s.settle(x, pool, id); err != nil {
+			return err
+		}
 	}
 	v.Attached = attached
 	return x.put(volumeTable, pool+"/"+id, v)
