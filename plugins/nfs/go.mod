@@ -7,12 +7,15 @@ require (
 	github.com/limiquantix/limiquantix/proto v0.0.0
 	github.com/limiquantix/limiquantix/sdk v0.0.0
 	github.com/limiquantix/limiquantix/sdk/conformance v0.0.0-00010101000000-000000000000
-	golang.org/x/sys v0.48.0
+	github.com/limiquantix/limiquantix/test v0.0.0-00010101000000-000000000000
+	golang.org/x/sys v0.49.0
 	google.golang.org/grpc v1.85.0
 	google.golang.org/protobuf v1.36.12
 )
 
 require (
+	github.com/diskfs/go-diskfs v1.9.4 // indirect
+	github.com/djherbis/times v1.6.0 // indirect
 	github.com/fatih/color v1.13.0 // indirect
 	github.com/golang/protobuf v1.5.4 // indirect
 	github.com/hashicorp/go-hclog v1.6.3 // indirect
@@ -21,8 +24,8 @@ require (
 	github.com/mattn/go-colorable v0.1.12 // indirect
 	github.com/mattn/go-isatty v0.0.17 // indirect
 	github.com/oklog/run v1.1.0 // indirect
-	golang.org/x/net v0.60.0 // indirect
-	golang.org/x/text v0.42.0 // indirect
+	golang.org/x/net v0.61.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20261104224025-d1e00e9f33ab // indirect
 )
 
@@ -31,4 +34,5 @@ replace (
 	github.com/limiquantix/limiquantix/proto => ../../proto
 	github.com/limiquantix/limiquantix/sdk => ../../sdk
 	github.com/limiquantix/limiquantix/sdk/conformance => ../../sdk/conformance
+	github.com/limiquantix/limiquantix/test => ../../test
 )
