@@ -37,7 +37,8 @@ type fakeHost struct {
 	volumes  map[string]*driverv1.Volume
 	images   map[string]*driverv1.Image
 	attached map[string]bool
-	pools    map[string]bool // told to the storage driver's present process
+	holders  map[string]string // nodes that have volumes attached elsewhere
+	pools    map[string]bool   // told to the storage driver's present process
 	calls    map[string]int
 	fail     map[string]error // by method
 	hang     map[string]bool  // by method: until the deadline
@@ -404,7 +405,7 @@ func (h *fakeHost) ResizeVolume(_ context.Context, r *driverv1.ResizeVolumeReque
 func (h *fakeHost) DeleteVolume(_ context.Context, r *driverv1.DeleteVolumeRequest) (*driverv1.DeleteVolumeResponse, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.attached[r.GetVolumeId()] {
+	if h.attached[r.GetVolumeId()] || h.holders[r.GetVolumeId()] != "" {
 		return nil, fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "attached")
 	}
 	delete(h.volumes, r.GetVolumeId())
@@ -432,6 +433,12 @@ func (h *fakeHost) AttachVolume(_ context.Context, r *driverv1.AttachVolumeReque
 	}
 	if h.volumes[r.GetVolumeId()] == nil {
 		return nil, fault.New(metav1.Reason_REASON_VOLUME_NOT_FOUND, "no volume %s", r.GetVolumeId())
+	}
+	if h.holders[r.GetVolumeId()] == r.GetFencedNodeId() {
+		delete(h.holders, r.GetVolumeId())
+	}
+	if n := h.holders[r.GetVolumeId()]; n != "" {
+		return nil, fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "attached by node %s", n)
 	}
 	h.attached[r.GetVolumeId()] = true
 	return &driverv1.AttachVolumeResponse{Handle: []byte("a"), Source: fileSource("/pool/" + r.GetVolumeId())}, nil

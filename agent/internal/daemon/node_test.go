@@ -214,6 +214,35 @@ func TestVolumes(t *testing.T) {
 	}
 }
 
+// What a fenced node has attached is void, for VMs and for the volume's own changes; what another node has is not.
+func TestFencedNodesLetGo(t *testing.T) {
+	l := newLab(t)
+	dead, live := "dddddddd-0000-4000-8000-000000000000", "eeeeeeee-0000-4000-8000-000000000000"
+	fenced := func(v *agentv1.DesiredVolume) {
+		v.FencedNodeIds = []string{"cccccccc-0000-4000-8000-000000000000", dead}
+	}
+	l.ctrl.set(pool())
+	l.ctrl.set(volume(volID, fenced))
+	l.ctrl.wait("the volume", func() bool {
+		return l.ctrl.volumes[volID].GetStatus().GetPhase() == storagev1.VolumePhase_VOLUME_PHASE_READY
+	})
+	l.host.do(func() { l.host.holders = map[string]string{volID: live} })
+	l.ctrl.set(volume(volID, fenced, func(v *agentv1.DesiredVolume) { v.Absent = true }))
+	l.ctrl.wait("the refusal", func() bool { return l.ctrl.volumes[volID].GetStatus().GetReason() == "VOLUME_IN_USE" })
+	l.host.do(func() {
+		if l.host.holders[volID] != live || l.host.attached[volID] {
+			t.Errorf("held by %q, attached here: %v", l.host.holders[volID], l.host.attached[volID])
+		}
+		l.host.holders[volID] = dead
+	})
+	l.ctrl.wait("the deletion", func() bool { return l.ctrl.volumes[volID].GetAbsent() })
+	l.host.do(func() {
+		if len(l.host.volumes)+len(l.host.attached) != 0 {
+			t.Errorf("left: %v, %v", l.host.volumes, l.host.attached)
+		}
+	})
+}
+
 func TestUploadCutOff(t *testing.T) {
 	l := newLab(t)
 	l.running()

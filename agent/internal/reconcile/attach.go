@@ -73,15 +73,17 @@ func (r *vmRun) attachVolumes(ctx context.Context, src *sources) error {
 			return err
 		}
 		r.noteAttachment(id)
-		err = r.e.poolCall(ctx, driver, pool, "AttachVolume", usualCall, func(ctx context.Context) error {
-			a, err := r.e.plugins.Storage(driver).AttachVolume(ctx, &driverv1.AttachVolumeRequest{
-				PoolId: pool, VolumeId: id, ReadOnly: disk.GetReadOnly(), Shared: vol.GetSpec().GetShared(),
+		err = pastFenced(r.e.wantedVolume(id).GetFencedNodeIds(), func(fenced string) error {
+			return r.e.poolCall(ctx, driver, pool, "AttachVolume", usualCall, func(ctx context.Context) error {
+				a, err := r.e.plugins.Storage(driver).AttachVolume(ctx, &driverv1.AttachVolumeRequest{
+					PoolId: pool, VolumeId: id, ReadOnly: disk.GetReadOnly(), Shared: vol.GetSpec().GetShared(), FencedNodeId: fenced,
+				})
+				if err == nil {
+					src.volumes[id] = a.GetSource()
+					r.attached(id, a.GetHandle())
+				}
+				return err
 			})
-			if err == nil {
-				src.volumes[id] = a.GetSource()
-				r.attached(id, a.GetHandle())
-			}
-			return err
 		})
 		if err != nil {
 			if fault.From(err).Code == codes.NotFound {
@@ -106,9 +108,7 @@ func (r *vmRun) volumeMissing(id string) {
 }
 
 func (r *vmRun) volume(id string) *storagev1.Volume {
-	r.e.mu.Lock()
-	defer r.e.mu.Unlock()
-	return r.e.wants[realised.Key{Kind: realised.KindVolume, ID: id}].object().GetVolume().GetVolume()
+	return r.e.wantedVolume(id).GetVolume()
 }
 
 // noteAttachment records a volume before it is attached, so that it is detached whatever happens in between.

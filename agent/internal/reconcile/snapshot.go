@@ -146,11 +146,17 @@ func (r *snapRun) take(ctx context.Context) (snap *driverv1.Snapshot, err error)
 		mark.NodeId = ""
 	}
 	var overlay *driverv1.DiskSource
-	err = r.e.poolCall(ctx, r.driver, r.pool, "CreateSnapshot", usualCall, func(ctx context.Context) error {
-		a, err := c.CreateSnapshot(ctx, &driverv1.CreateSnapshotRequest{PoolId: r.pool, SnapshotId: r.key.ID, VolumeId: volume, Mark: mark})
-		snap, overlay = a.GetSnapshot(), a.GetOverlay()
-		return err
-	})
+	create := func() error {
+		return r.e.poolCall(ctx, r.driver, r.pool, "CreateSnapshot", usualCall, func(ctx context.Context) error {
+			a, err := c.CreateSnapshot(ctx, &driverv1.CreateSnapshotRequest{PoolId: r.pool, SnapshotId: r.key.ID, VolumeId: volume, Mark: mark})
+			snap, overlay = a.GetSnapshot(), a.GetOverlay()
+			return err
+		})
+	}
+	err = create()
+	if fault.Is(err, metav1.Reason_REASON_VOLUME_IN_USE) && r.e.endFenced(ctx, r.driver, r.e.wantedVolume(volume), r.user != nil) {
+		err = create()
+	}
 	if err != nil || !snap.GetPending() {
 		return snap, err
 	}

@@ -72,6 +72,9 @@ func (e *Engine) reconcileVolume(ctx context.Context, w *want) (time.Duration, s
 		e.progress.doing(k, "deleting volume "+volumeName(d))
 	}
 	vol, err := e.realiseVolume(ctx, w, rec)
+	if fault.Is(err, metav1.Reason_REASON_VOLUME_IN_USE) && e.freeOfFenced(ctx, d) {
+		vol, err = e.realiseVolume(ctx, w, rec)
+	}
 	if err == nil && d.GetAbsent() {
 		e.volumeGone(w)
 		return never, resultOK

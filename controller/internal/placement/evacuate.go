@@ -116,6 +116,9 @@ func (w *worker) resetVolume(v *statev1.VolumeRecord, node *metav1.ObjectMeta) {
 		}
 		return
 	}
+	if shared && slices.ContainsFunc(st.GetAttachments(), func(a *storagev1.VolumeAttachment) bool { return a.GetNodeId() == node.GetId() }) {
+		v.FencedNodeIds = append(v.GetFencedNodeIds(), node.GetId()) // the backend still takes it for attached there
+	}
 	st.Attachments = slices.DeleteFunc(st.GetAttachments(), func(a *storagev1.VolumeAttachment) bool {
 		return a.GetNodeId() == node.GetId() && !w.wanted(a.GetVmId(), v.GetVolume().GetMeta().GetId()) // the node was about to let go of it
 	})

@@ -191,7 +191,7 @@ func (s *Service) renderVolume(nodeID, id string) *agentv1.DesiredVolume {
 	d := &agentv1.DesiredVolume{
 		Volume: &storagev1.Volume{Meta: identity(v.GetMeta()), Spec: v.GetSpec()}, Epoch: rec.GetExecutorEpoch(),
 		Absent: v.GetMeta().GetDeleteTime() != nil, Role: agentv1.VolumeRole_VOLUME_ROLE_EXECUTOR,
-		SharedPool: s.cfg.Cache.Row(state.KindPool, v.GetSpec().GetPoolId()).Pool().GetPool().GetStatus().GetShared(),
+		SharedPool: s.cfg.Cache.Row(state.KindPool, v.GetSpec().GetPoolId()).Pool().GetPool().GetStatus().GetShared(), FencedNodeIds: rec.GetFencedNodeIds(),
 	}
 	if rec.GetExecutorNodeId() != nodeID {
 		d.Role, d.Absent = agentv1.VolumeRole_VOLUME_ROLE_USER, false

@@ -1,8 +1,12 @@
 package together_test
 
 import (
+	"slices"
 	"testing"
 
+	"connectrpc.com/connect"
+
+	"github.com/limiquantix/limiquantix/controller/internal/state"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
@@ -61,4 +65,29 @@ func TestExecutorAndUser(t *testing.T) {
 		at := r.volume(id).GetStatus().GetAttachments()
 		return len(at) == 2 && at[0].GetAttached() && at[1].GetAttached() && at[0].GetMode() == storagev1.VolumeAttachmentMode_VOLUME_ATTACHMENT_MODE_SHARED
 	})
+}
+
+// Of a volume that a node had when an operator declared it off, whoever gets it next is told so; of others nobody is.
+func TestFencedNodesAreNamed(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, newStore(t))
+	a, b := r.join("n1", 8, 1<<34), r.join("n2", 8, 1<<34)
+	r.sharedPool("net", a, b)
+	used, idle := r.madeVolume("used", &storagev1.VolumeSpec{PoolId: "net", SizeBytes: 1 << 20}), r.madeVolume("idle", &storagev1.VolumeSpec{PoolId: "net", SizeBytes: 1 << 20})
+	vm := r.mustCreate("a", &computev1.VMSpec{MemoryBytes: 1 << 30, Disks: []*computev1.Disk{{Name: "d", Source: &computev1.Disk_Volume{Volume: "used"}}}}).GetVm().GetMeta().GetId()
+	r.untilPhase(vm, computev1.VMPhase_VM_PHASE_RUNNING)
+	dead, other := a, b
+	if b.known(vm) != nil {
+		dead, other = b, a
+	}
+	dead.stop()
+	r.until("the node is unknown", func() bool { return r.vm(vm).GetStatus().GetPhase() == computev1.VMPhase_VM_PHASE_UNKNOWN })
+	if _, err := r.Node.DeleteNode(admin(), connect.NewRequest(&computev1.DeleteNodeRequest{Id: dead.id, Force: true})); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the other node has it", func() bool { return slices.Equal(other.volume(used).GetFencedNodeIds(), []string{dead.id}) })
+	r.untilPhase(vm, computev1.VMPhase_VM_PHASE_RUNNING)
+	if got := r.Cache.Row(state.KindVolume, idle).Volume().GetFencedNodeIds(); len(got) != 0 {
+		t.Errorf("of a volume that nobody used: %v", got)
+	}
 }

@@ -28,6 +28,9 @@ const (
 // unplugging is what QEMU says to a request that it has already passed on to the guest.
 const unplugging = "already in the process of unplug"
 
+// doubleAlias is what libvirt says of a device whose alias a domain has. Aliases are ours, and were looked for before.
+const doubleAlias = "non unique alias"
+
 // add prepares for a device, which is done each time, plugs it into definition and running domain, each where it is missing, and then notes it in the marks: a repetition goes on where a crash ended it.
 func (d *Driver) add(ctx context.Context, id string, dev mark.Device, prepare func(context.Context, setting) error, plug func(context.Context, setting, *domain, libvirt.DomainDeviceModifyFlags) error) (*driverv1.Domain, error) {
 	s, unlock, err := d.begin(id)
@@ -129,6 +132,9 @@ func (s setting) attach(ctx context.Context, have *domain, what, element string,
 	_, err := connection.Alone(ctx, s.conn, "attach "+what+" to domain "+have.GetDomainId(), func(l *libvirt.Libvirt) (struct{}, error) {
 		return struct{}{}, l.DomainAttachDeviceFlags(have.lv, element, uint32(flags)) //nolint:gosec // small
 	})
+	if err != nil && strings.Contains(err.Error(), doubleAlias) {
+		return fault.New(metav1.Reason_REASON_BUSY, "%w", err).WithRemedy("an earlier call that was given up has just added it: ask again")
+	}
 	return err
 }
 

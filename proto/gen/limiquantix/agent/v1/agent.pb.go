@@ -1105,7 +1105,9 @@ type DesiredVolume struct {
 	// Set it back; unset = never asked for.
 	Restore *VolumeRestore `protobuf:"bytes,6,opt,name=restore,proto3" json:"restore,omitempty"`
 	// Move it; unset = never asked for. The executor reaches both pools.
-	Move          *VolumeMove `protobuf:"bytes,7,opt,name=move,proto3" json:"move,omitempty"`
+	Move *VolumeMove `protobuf:"bytes,7,opt,name=move,proto3" json:"move,omitempty"`
+	// Nodes that an operator declared off while they had it attached: their attachments are void, and ended by whoever meets them.
+	FencedNodeIds []string `protobuf:"bytes,8,rep,name=fenced_node_ids,json=fencedNodeIds,proto3" json:"fenced_node_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1185,6 +1187,13 @@ func (x *DesiredVolume) GetRestore() *VolumeRestore {
 func (x *DesiredVolume) GetMove() *VolumeMove {
 	if x != nil {
 		return x.Move
+	}
+	return nil
+}
+
+func (x *DesiredVolume) GetFencedNodeIds() []string {
+	if x != nil {
+		return x.FencedNodeIds
 	}
 	return nil
 }
@@ -3311,7 +3320,7 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\x18force_restart_generation\x18\v \x01(\x03R\x16forceRestartGeneration\"D\n" +
 	"\bVMVolume\x12\x1b\n" +
 	"\tdisk_name\x18\x01 \x01(\tR\bdiskName\x12\x1b\n" +
-	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\"\xc1\x02\n" +
+	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\"\xe9\x02\n" +
 	"\rDesiredVolume\x126\n" +
 	"\x06volume\x18\x01 \x01(\v2\x1e.limiquantix.storage.v1.VolumeR\x06volume\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12\x16\n" +
@@ -3320,7 +3329,8 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\vshared_pool\x18\x05 \x01(\bR\n" +
 	"sharedPool\x12=\n" +
 	"\arestore\x18\x06 \x01(\v2#.limiquantix.agent.v1.VolumeRestoreR\arestore\x124\n" +
-	"\x04move\x18\a \x01(\v2 .limiquantix.agent.v1.VolumeMoveR\x04move\"_\n" +
+	"\x04move\x18\a \x01(\v2 .limiquantix.agent.v1.VolumeMoveR\x04move\x12&\n" +
+	"\x0ffenced_node_ids\x18\b \x03(\tR\rfencedNodeIds\"_\n" +
 	"\rVolumeRestore\x12\x1f\n" +
 	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
 	"snapshotId\x12-\n" +

@@ -446,7 +446,9 @@ type VolumeRecord struct {
 	// Restore asked for last; unset = none.
 	Restore *VolumeRestore `protobuf:"bytes,7,opt,name=restore,proto3" json:"restore,omitempty"`
 	// Move asked for last; unset = none.
-	Move          *VolumeMove `protobuf:"bytes,8,opt,name=move,proto3" json:"move,omitempty"`
+	Move *VolumeMove `protobuf:"bytes,8,opt,name=move,proto3" json:"move,omitempty"`
+	// Nodes that an operator declared off while they had it attached. Ids of nodes are never used again.
+	FencedNodeIds []string `protobuf:"bytes,9,rep,name=fenced_node_ids,json=fencedNodeIds,proto3" json:"fenced_node_ids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -533,6 +535,13 @@ func (x *VolumeRecord) GetRestore() *VolumeRestore {
 func (x *VolumeRecord) GetMove() *VolumeMove {
 	if x != nil {
 		return x.Move
+	}
+	return nil
+}
+
+func (x *VolumeRecord) GetFencedNodeIds() []string {
+	if x != nil {
+		return x.FencedNodeIds
 	}
 	return nil
 }
@@ -1359,7 +1368,7 @@ const file_limiquantix_state_v1_state_proto_rawDesc = "" +
 	"\x0forphan_removals\x18\b \x03(\v2#.limiquantix.state.v1.OrphanRemovalR\x0eorphanRemovals\"\x86\x01\n" +
 	"\rOrphanRemoval\x126\n" +
 	"\x06orphan\x18\x01 \x01(\v2\x1e.limiquantix.compute.v1.OrphanR\x06orphan\x12=\n" +
-	"\frequest_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vrequestTime\"\xf6\x02\n" +
+	"\frequest_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vrequestTime\"\x9e\x03\n" +
 	"\fVolumeRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x126\n" +
 	"\x06volume\x18\x02 \x01(\v2\x1e.limiquantix.storage.v1.VolumeR\x06volume\x12\x1e\n" +
@@ -1368,7 +1377,8 @@ const file_limiquantix_state_v1_state_proto_rawDesc = "" +
 	"\x0eexecutor_epoch\x18\x05 \x01(\x03R\rexecutorEpoch\x12!\n" +
 	"\foperation_id\x18\x06 \x01(\tR\voperationId\x12=\n" +
 	"\arestore\x18\a \x01(\v2#.limiquantix.state.v1.VolumeRestoreR\arestore\x124\n" +
-	"\x04move\x18\b \x01(\v2 .limiquantix.state.v1.VolumeMoveR\x04move\"s\n" +
+	"\x04move\x18\b \x01(\v2 .limiquantix.state.v1.VolumeMoveR\x04move\x12&\n" +
+	"\x0ffenced_node_ids\x18\t \x03(\tR\rfencedNodeIds\"s\n" +
 	"\rVolumeRestore\x12\x1f\n" +
 	"\vsnapshot_id\x18\x01 \x01(\tR\n" +
 	"snapshotId\x12-\n" +
