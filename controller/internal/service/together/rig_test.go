@@ -186,6 +186,7 @@ type fakeAgent struct {
 	ctx     context.Context
 	session string
 
+	sending  sync.Mutex
 	mu       sync.Mutex
 	seq      int64
 	vms      map[string]*agentv1.DesiredVM
@@ -359,6 +360,8 @@ func (a *fakeAgent) report(ctx context.Context, rep *agentv1.ReportStatusRequest
 		a.link.say(rep)
 		return
 	}
+	a.sending.Lock() // one that is overtaken is no news, and not heard
+	defer a.sending.Unlock()
 	a.mu.Lock()
 	a.seq++
 	rep.SessionId, rep.Sequence = a.session, a.seq
