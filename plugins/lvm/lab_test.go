@@ -14,7 +14,11 @@ import (
 	"github.com/limiquantix/limiquantix/sdk/conformance"
 	"github.com/limiquantix/limiquantix/sdk/host"
 	"github.com/limiquantix/limiquantix/test/lab/guest"
+	"github.com/limiquantix/limiquantix/test/stack"
 )
+
+// brief leaves repetitions of faults to soak: each of LVM's commands takes a third of a second in the lab guest.
+var brief = os.Getenv(stack.CountEnv) == ""
 
 // rig is a lab guest with the plugin in it.
 type rig struct {
@@ -90,7 +94,7 @@ func TestConformanceThin(t *testing.T) {
 	r := newRig(t, makeThin+foreign, 300, 64)
 	versions(t, r)
 	before := r.sh(t, foreignSum)
-	conformance.Test(t, conformance.Options{Plugin: r.spec(), Storage: conformance.StorageOptions{
+	conformance.Test(t, conformance.Options{Plugin: r.spec(), Brief: brief, Storage: conformance.StorageOptions{
 		Parameters: map[string]string{"vg": "lab", "thin_pool": "tp", "devices": r.Disk(0)}, Write: r.writePattern,
 	}})
 	r.wantClean(t, before)
@@ -102,7 +106,7 @@ func TestConformanceLinear(t *testing.T) {
 	r := newRig(t, makeVG+foreign, 300, 64)
 	before := r.sh(t, foreignSum)
 	conformance.Test(t, conformance.Options{
-		Plugin: r.spec(), Storage: conformance.StorageOptions{Parameters: map[string]string{"vg": "lab"}, Write: r.writePattern}, Only: linearOnly,
+		Plugin: r.spec(), Brief: brief, Storage: conformance.StorageOptions{Parameters: map[string]string{"vg": "lab"}, Write: r.writePattern}, Only: linearOnly,
 	})
 	r.wantClean(t, before)
 }

@@ -33,8 +33,12 @@ func wrappers() []wrapper {
 	}
 }
 
-func repeated(t T, _ *Env, call func(context.Context) error) {
-	for i := range 10 {
+func repeated(t T, e *Env, call func(context.Context) error) {
+	times := 10
+	if e.o.Brief {
+		times = 3
+	}
+	for i := range times {
 		if err := call(within(t)); err != nil {
 			t.Errorf("call %d: %v", i+1, err)
 		}
@@ -64,12 +68,15 @@ func concurrent(t T, _ *Env, call func(context.Context) error) {
 }
 
 // moments are when a call is cut short: before it can have begun, early, and when fast backends are done.
-func moments() []time.Duration {
+func (e *Env) moments() []time.Duration {
+	if e.o.Brief {
+		return []time.Duration{0, 25 * time.Millisecond}
+	}
 	return []time.Duration{0, time.Millisecond, 5 * time.Millisecond, 25 * time.Millisecond, 100 * time.Millisecond}
 }
 
-func cancelled(t T, _ *Env, call func(context.Context) error) {
-	for _, after := range moments() {
+func cancelled(t T, e *Env, call func(context.Context) error) {
+	for _, after := range e.moments() {
 		ctx, cancel := context.WithTimeout(t.Context(), after)
 		began := time.Now()
 		err := call(ctx)
@@ -83,7 +90,7 @@ func cancelled(t T, _ *Env, call func(context.Context) error) {
 }
 
 func killed(t T, e *Env, call func(context.Context) error) {
-	for _, after := range moments()[1:] {
+	for _, after := range e.moments()[1:] {
 		done := make(chan error, 1)
 		ctx := within(t)
 		go func() { done <- call(ctx) }()

@@ -18,6 +18,9 @@ type Options struct {
 	Only []string
 	// Skip are patterns of checks not to run.
 	Skip []string
+	// Brief repeats each fault less often: calls 3 times instead of 10, and cut short at 1 or 2 moments instead of 5. Every check runs all the same. It is for backends
+	// of which each call takes long, between runs that are not brief.
+	Brief bool
 
 	Compute ComputeOptions
 	Storage StorageOptions

@@ -122,7 +122,7 @@ func (p *Pool) ListSnapshots(ctx context.Context, volume, after string, limit in
 	return out, next, err
 }
 
-// RestoreSnapshot sets a volume back. LVM's own merge would use the snapshot up; so a copy of it is made, whole, and then takes the volume's
+// RestoreSnapshot sets a volume back; one that has grown since keeps its size. LVM's own merge would use the snapshot up; so a copy of it is made, whole, and then takes the volume's
 // name. At every moment one of the two is the volume.
 func (p *Pool) RestoreSnapshot(ctx context.Context, snapshot, volume string) (*driverv1.Volume, error) {
 	all, err := p.all(ctx)
@@ -147,7 +147,7 @@ func (p *Pool) RestoreSnapshot(ctx context.Context, snapshot, volume string) (*d
 		return nil, fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is attached", volume).WithRemedy("detach it first")
 	}
 	tags := lvm.Tags{"asked": v.tags["asked"], "source": v.tags["source"]}
-	if err := p.copyOf(ctx, s, s.SizeBytes, p.name(restored, volume), s.SizeBytes, v.mark(), tags, restoring, "rw"); err != nil {
+	if err := p.copyOf(ctx, s, s.SizeBytes, p.name(restored, volume), max(s.SizeBytes, v.SizeBytes), v.mark(), tags, restoring, "rw"); err != nil {
 		return nil, err
 	}
 	tctx, cancel := tidy(ctx) // from here on it is gone forward

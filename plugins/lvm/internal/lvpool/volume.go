@@ -195,14 +195,31 @@ func (p *Pool) ListVolumes(ctx context.Context, after string, limit int) (out []
 	return out, next, err
 }
 
-// DeleteVolume removes a volume; absent is fine. Snapshots of it, and volumes made from it, stay whole.
+// DeleteVolume removes a volume that has no snapshots; absent is fine. Volumes made from it stay whole.
 func (p *Pool) DeleteVolume(ctx context.Context, id string) error {
-	return p.remove(ctx, aVolume, id, func(o object) error {
-		if p.attached(o) {
-			return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is attached", id).WithRemedy("detach it first")
+	if err := checkID("volume_id", id); err != nil {
+		return err
+	}
+	all, err := p.all(ctx)
+	if err != nil {
+		return err
+	}
+	for _, s := range all {
+		if s.kind == aSnapshot && s.live() && p.ours(s) && s.tags["volume"] == id {
+			return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s has snapshot %s", id, s.id).WithRemedy("delete its snapshots first")
 		}
+	}
+	o, ok := all[p.name(aVolume, id)]
+	if !ok {
 		return nil
-	})
+	}
+	if err := p.checkOurs(o); err != nil {
+		return err
+	}
+	if o.live() && p.attached(o) {
+		return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is attached", id).WithRemedy("detach it first")
+	}
+	return p.destroy(ctx, o)
 }
 
 // remove removes an object unless refuse has something against it; absent is fine.
