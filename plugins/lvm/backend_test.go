@@ -47,8 +47,10 @@ func testContent(t *testing.T, r *rig, c *client) {
 	clone := c.create(t, 24*mib, &driverv1.VolumeSource{Source: &driverv1.VolumeSource_SnapshotId{SnapshotId: first}})
 	copied := c.create(t, 0, &driverv1.VolumeSource{Source: &driverv1.VolumeSource_VolumeId{VolumeId: v}})
 	c.deleteSnapshot(t, first)
-	c.delete(t, v)
+	_, err := c.DeleteVolume(c.ctx, &driverv1.DeleteVolumeRequest{PoolId: c.pool, VolumeId: v})
+	want(t, "delete of a volume with a snapshot", err, metav1.Reason_REASON_VOLUME_IN_USE)
 	c.deleteSnapshot(t, second)
+	c.delete(t, v)
 	c.holds(t, clone, "SECRETA")
 	c.holds(t, copied, "SECRETB")
 

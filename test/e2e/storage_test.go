@@ -270,19 +270,7 @@ func volumeOf(t *testing.T, s *stack.Stack, vm, disk string) string {
 // A pool of files on the node's own disk.
 func TestStorageLocal(t *testing.T) {
 	s := common(t)
-	wholePath(t, s, backend{driver: "local", left: func(t *testing.T) (files []string) {
-		t.Helper()
-		err := filepath.WalkDir(filepath.Join(s.Dir, "state"), func(path string, d os.DirEntry, err error) error {
-			if err == nil && d.Type().IsRegular() && strings.Contains(path, "/pools/") {
-				files = append(files, path)
-			}
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return files
-	}})
+	wholePath(t, s, backend{driver: "local", left: func(t *testing.T) []string { t.Helper(); return poolFiles(t, s.Dir) }})
 }
 
 // A pool of a Ceph cluster: the hypervisor opens the images by itself, with a key that is in libvirt's store of secrets and nowhere else.

@@ -171,6 +171,7 @@ run_dir: %[2]s/run
 plugin_dir: %[3]s
 listen: 127.0.0.1:%[4]d
 join_token_file: %[2]s/token
+image_networks: [127.0.0.1/32]
 plugins:
   - name: kvm
     config: {socket: %[5]s, accel: tcg}

@@ -16,6 +16,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/limiquantix/limiquantix/agent/internal/fetch"
 )
 
 // EnvPrefix begins every environment variable that sets a key, for example LIMIQUANTIX_AGENT_DATA_DIR; a list is separated by commas.
@@ -39,6 +41,8 @@ type Config struct {
 	Listen string `yaml:"listen"`
 	// JoinTokenFile holds the token with which the node enrols if it has not.
 	JoinTokenFile string `yaml:"join_token_file"`
+	// ImageNetworks are networks, as CIDRs, from which images may be fetched by URL although they are not public.
+	ImageNetworks []string `yaml:"image_networks"`
 	// Log says how to log.
 	Log Log `yaml:"log"`
 }
@@ -257,6 +261,9 @@ func (c Config) Validate() error {
 		if _, err := p.JSON(); err != nil {
 			bad("plugins[%d].config: %w", i, err)
 		}
+	}
+	if _, err := fetch.Networks(c.ImageNetworks); err != nil {
+		bad("image_networks: %w", err)
 	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		bad("log.level %q: must be debug, info, warn or error", c.Log.Level)

@@ -17,6 +17,7 @@ import (
 	"github.com/limiquantix/limiquantix/agent/internal/assign"
 	"github.com/limiquantix/limiquantix/agent/internal/config"
 	"github.com/limiquantix/limiquantix/agent/internal/enrol"
+	"github.com/limiquantix/limiquantix/agent/internal/fetch"
 	"github.com/limiquantix/limiquantix/agent/internal/link"
 	"github.com/limiquantix/limiquantix/agent/internal/metrics"
 	"github.com/limiquantix/limiquantix/agent/internal/plugins"
@@ -102,8 +103,12 @@ func New(o Options) (*Daemon, error) {
 		Agent: o.Config, Policy: host.Policy{}, Logger: o.Logger,
 		Facts: &driverv1.HostFacts{ClusterId: id.ClusterID, NodeId: id.NodeID, NodeName: id.NodeName, BootId: d.bootID},
 	}, sink{d})
+	networks, err := fetch.Networks(o.Config.ImageNetworks)
+	if err != nil {
+		return nil, errors.Join(err, store.Close())
+	}
 	d.engine = reconcile.NewEngine(reconcile.Config{
-		ClusterID: id.ClusterID, NodeID: id.NodeID, Plugins: d.plugins, Reporter: d.reporter, Observer: d.metrics, Store: store, Logger: o.Logger,
+		ClusterID: id.ClusterID, NodeID: id.NodeID, Plugins: d.plugins, Reporter: d.reporter, Fetcher: fetch.New(networks), Observer: d.metrics, Store: store, Logger: o.Logger,
 		Survey: o.Survey,
 	})
 	d.presence = presence.New(presence.Config{

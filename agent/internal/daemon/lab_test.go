@@ -57,6 +57,7 @@ func (l *lab) start(endpoints ...string) {
 	must(l.t, err)
 	c := config.Default()
 	c.DataDir, c.Listen, c.Controllers = l.dir, "127.0.0.1:0", endpoints
+	c.ImageNetworks = []string{"127.0.0.1/32"}
 	if len(endpoints) == 0 {
 		c.Controllers = []string{l.ctrl.addr}
 	}

@@ -23,6 +23,7 @@ type Config struct {
 	NodeID    string
 	Plugins   Plugins
 	Reporter  Reporter
+	Fetcher   Fetcher
 	Observer  Observer
 	Store     *realised.Store
 	Logger    *slog.Logger
@@ -36,6 +37,7 @@ type Engine struct {
 	cluster, node string
 	plugins       Plugins
 	reporter      Reporter
+	fetcher       Fetcher
 	observer      Observer
 	store         *realised.Store
 	log           *slog.Logger
@@ -59,8 +61,9 @@ type Engine struct {
 	synced  bool // a controller told this run all that is wanted
 	orphans orphans
 	begun   time.Time
-	asking  map[string]bool // plugins whose guests are being asked
-	held    map[string]bool // volumes that are being worked on: no VM starts on them
+	fetched map[realised.Key]time.Time // when the progress of a fetch was told last
+	asking  map[string]bool            // plugins whose guests are being asked
+	held    map[string]bool            // volumes that are being worked on: no VM starts on them
 
 	hopeless     map[realised.Key]*want // snapshots' wishes that can never come true
 	snapFailures map[realised.Key]int
@@ -81,11 +84,11 @@ func NewEngine(c Config) *Engine {
 		c.Survey = 30 * time.Second
 	}
 	e := &Engine{
-		cluster: c.ClusterID, node: c.NodeID, plugins: c.Plugins, reporter: c.Reporter, observer: c.Observer, store: c.Store, log: c.Logger,
+		cluster: c.ClusterID, node: c.NodeID, plugins: c.Plugins, fetcher: c.Fetcher, reporter: c.Reporter, observer: c.Observer, store: c.Store, log: c.Logger,
 		now: c.Now, survey: c.Survey, limits: newLimits(), poke: make(chan string, 64),
 		wants: map[realised.Key]*want{}, vms: map[string]*vmState{}, volumes: map[string]*volumeState{}, pools: map[string]*poolState{},
 		orphans: newOrphans(), begun: time.Now(), asking: map[string]bool{}, held: map[string]bool{},
-		hopeless: map[realised.Key]*want{}, snapFailures: map[realised.Key]int{},
+		hopeless: map[realised.Key]*want{}, fetched: map[realised.Key]time.Time{}, snapFailures: map[realised.Key]int{},
 	}
 	e.queue = newQueue(e.work)
 	e.progress = newProgress(e.node, e.now, func(k realised.Key, p *computev1.Progress) {

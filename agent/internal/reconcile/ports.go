@@ -1,6 +1,8 @@
 package reconcile
 
 import (
+	"context"
+	"io"
 	"time"
 
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
@@ -50,6 +52,12 @@ type Reporter interface {
 	Event(vmID, typ, reason, message string)
 	// Forget drops reports of an object that the controller no longer asks for.
 	Forget(key *agentv1.DesiredKey)
+}
+
+// Fetcher reads images from where users say that they are.
+type Fetcher interface {
+	// Open asks for the content of a URL; size -1 = unknown. Whoever reads must close.
+	Open(ctx context.Context, url string) (content io.ReadCloser, size int64, err error)
 }
 
 // Observer counts what happens, for metrics. No method waits.

@@ -24,8 +24,12 @@ func (t *Tunnels) upload(ctx context.Context, s *stream, u *agentv1.ImageUploadT
 		return nil, err
 	}
 	meta, spec := u.GetImage().GetMeta(), u.GetImage().GetSpec()
+	mark := t.node.Mark(meta.GetId(), meta.GetGeneration(), u.GetEpoch())
+	if u.GetSharedPool() {
+		mark.NodeId = "" // the cluster's
+	}
 	err = imp.Send(&driverv1.ImportImageRequest{Message: &driverv1.ImportImageRequest_Header{Header: &driverv1.ImportImageHeader{
-		PoolId: u.GetPoolId(), ImageId: meta.GetId(), Mark: t.node.Mark(meta.GetId(), meta.GetGeneration(), u.GetEpoch()),
+		PoolId: u.GetPoolId(), ImageId: meta.GetId(), Mark: mark,
 		Format: driverv1.VolumeFormat(spec.GetFormat()), Sha256: spec.GetSha256(), ContentBytes: spec.GetContentBytes(),
 	}}})
 	if err == nil {

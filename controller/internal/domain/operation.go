@@ -23,6 +23,8 @@ const (
 	VerbPauseVM     = "PauseVM"
 	VerbResumeVM    = "ResumeVM"
 	VerbUploadImage = "UploadImage"
+	VerbImportImage = "ImportImage"
+	VerbUpdateImage = "UpdateImage"
 	VerbDeleteImage = "DeleteImage"
 
 	// KindVM and KindImage are what Operation.object_kind says.

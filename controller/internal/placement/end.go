@@ -119,6 +119,8 @@ func (w *worker) outcome(rec *statev1.OperationRecord) domain.Outcome {
 	switch {
 	case op.GetVerb() == domain.VerbDeleteImage && img == nil:
 		return domain.Outcome{State: operationv1.OperationState_OPERATION_STATE_DONE}
+	case op.GetVerb() == domain.VerbImportImage:
+		return domain.ImportOutcome(img.Image().GetImage())
 	case op.GetVerb() == domain.VerbUploadImage && (img == nil || img.Deleting):
 		return domain.Outcome{
 			State:  operationv1.OperationState_OPERATION_STATE_FAILED,

@@ -266,15 +266,21 @@ func (s *Service) renderImage(nodeID, id string) *agentv1.DesiredImage {
 	}
 	absent := row.Deleting || c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_DELETING
 	coming := c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_IMPORTING || c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_PENDING
-	if coming && !absent {
+	fetched := img.GetSpec().GetSourceUrl() != ""
+	failed := c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_FAILED
+	if coming && !absent && !fetched {
 		return nil
 	}
-	return &agentv1.DesiredImage{
+	d := &agentv1.DesiredImage{
 		Image: &storagev1.Image{Meta: identity(img.GetMeta()), Spec: img.GetSpec(), Status: &storagev1.ImageStatus{
 			Sha256: img.GetStatus().GetSha256(), VirtualSizeBytes: img.GetStatus().GetVirtualSizeBytes(), ContentBytes: img.GetStatus().GetContentBytes(),
 		}},
 		PoolId: c.GetPoolId(), Epoch: epoch, Absent: absent, SharedPool: c.GetNodeId() == "",
 	}
+	if fetched && !absent && !failed {
+		d.Content = &agentv1.DesiredImage_Fetch{Fetch: true}
+	}
+	return d
 }
 
 // copyOn is the copy in a pool that a node answers for, and the epoch under which it does; nil = none. A copy in a pool that is each node's own is its node's for good.

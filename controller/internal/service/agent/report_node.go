@@ -79,19 +79,33 @@ func (r *report) image(rep *agentv1.ImageCopyReport) *state.Writer {
 		return nil
 	}
 	i := slices.Index(img.GetStatus().GetCopies(), c)
-	if c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_IMPORTING && !row.Deleting {
+	fetched := img.GetSpec().GetSourceUrl() != ""
+	if c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_IMPORTING && !row.Deleting && !fetched {
 		return nil
 	}
 	was := proto.CloneOf(c)
 	switch {
 	case rep.GetAbsent() && (row.Deleting || c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_DELETING):
 		img.Status.Copies = slices.Delete(img.GetStatus().GetCopies(), i, i+1)
-	case rep.GetAbsent():
+	case rep.GetAbsent() && !fetched:
 		c.Phase, c.Message = storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_FAILED, "the copy is gone from its node: upload the image again, under another name"
 	case row.Deleting:
 		c.Message = rep.GetMessage()
 	case rep.GetReady():
 		c.Phase, c.Message, c.Reason = storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_READY, "", ""
+		if st := img.GetStatus(); fetched {
+			c.StoredBytes = rep.GetContentBytes()
+			st.Sha256, st.VirtualSizeBytes, st.ContentBytes = img.GetSpec().GetSha256(), rep.GetVirtualSizeBytes(), rep.GetContentBytes()
+		}
+	case fetched && (rep.GetPermanentFailure() || c.GetPhase() == storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_FAILED):
+		if rep.GetPermanentFailure() {
+			c.Phase, c.Message, c.Reason, c.StoredBytes = storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_FAILED, rep.GetMessage(), rep.GetReason(), 0
+		}
+	case fetched:
+		c.Phase, c.Message, c.Reason, c.StoredBytes = storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_IMPORTING, rep.GetMessage(), rep.GetReason(), rep.GetStoredBytes()
+		if st := img.GetStatus(); rep.GetContentBytes() > 0 && st.GetSha256() == "" {
+			st.ContentBytes = rep.GetContentBytes() // as its source announces
+		}
 	default:
 		c.Phase, c.Message = storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_FAILED, rep.GetMessage()
 	}

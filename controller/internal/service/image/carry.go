@@ -37,6 +37,15 @@ type upload struct {
 	op     *operationv1.Operation
 	copies []*carrier
 	count  *counter
+	shared bool // the pool is one place for several nodes
+}
+
+// executors are the nodes that answer for copies in shared pools.
+func (u *upload) executors() map[string]*statev1.Executor {
+	if !u.shared {
+		return nil
+	}
+	return map[string]*statev1.Executor{u.image.GetSpec().GetPoolId(): {NodeId: u.copies[0].node.ID, Epoch: 1}}
 }
 
 // carrier brings the content to one node.
@@ -52,26 +61,17 @@ func uploadCall(h *storagev1.UploadImageHeader) request.Call {
 }
 
 // newUpload is an upload to nodes of which nothing is stored yet.
-func (s *Service) newUpload(h *storagev1.UploadImageHeader, poolID string, nodes []*state.Row) *upload {
-	now := s.cfg.Now()
-	u := &upload{s: s, header: h, id: domain.NewID(now), count: newCounter(h)}
+func (s *Service) newUpload(h *storagev1.UploadImageHeader, to targets) *upload {
+	u := &upload{s: s, header: h, id: domain.NewID(s.cfg.Now()), count: newCounter(h), shared: to.shared}
 	img := &storagev1.Image{
 		Meta: domain.NewMeta(u.id, h.GetName(), h.GetProjectId(), h.GetLabels(), h.GetAnnotations()),
 		Spec: &storagev1.ImageSpec{
-			Format: h.GetFormat(), Sha256: h.GetSha256(), ContentBytes: h.GetContentBytes(), PoolId: poolID, Aliases: h.GetAliases(),
+			Format: h.GetFormat(), Sha256: h.GetSha256(), ContentBytes: h.GetContentBytes(), NodeIds: h.GetNodeIds(), Aliases: h.GetAliases(),
 		},
-		Status: &storagev1.ImageStatus{Phase: storagev1.ImagePhase_IMAGE_PHASE_IMPORTING},
 	}
-	img.Meta.CreateTime = timestamppb.New(now)
-	img.Meta.UpdateTime = img.Meta.CreateTime
-	for _, n := range nodes {
+	s.fill(img, to, storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_IMPORTING)
+	for _, n := range to.nodes {
 		u.copies = append(u.copies, &carrier{node: n})
-		if len(h.GetNodeIds()) > 0 {
-			img.Spec.NodeIds = append(img.Spec.NodeIds, n.ID)
-		}
-		img.Status.Copies = append(img.Status.Copies, &storagev1.ImageCopy{
-			PoolId: poolID, NodeId: n.ID, Phase: storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_IMPORTING, TransitionTime: timestamppb.New(now),
-		})
 	}
 	u.op, u.image = s.newOperation(domain.VerbUploadImage, img), img
 	return u
@@ -81,28 +81,42 @@ func (s *Service) newUpload(h *storagev1.UploadImageHeader, poolID string, nodes
 func (u *upload) begin(ctx context.Context) error {
 	_, err := request.Do(ctx, u.s.cfg.Runner, request.Call{Method: storagev1connect.ImageServiceUploadImageProcedure, Body: u.header},
 		func(context.Context) (*request.Plan[*storagev1.UploadImageResponse], error) {
-			return u.s.planBegin(u.image, u.op)
+			return u.s.planBegin(u.image, u.op, u.executors())
 		})
 	return err
 }
 
-func (s *Service) planBegin(img *storagev1.Image, op *operationv1.Operation) (*request.Plan[*storagev1.UploadImageResponse], error) {
-	var w state.Writer
-	for _, name := range append([]string{img.GetMeta().GetName()}, img.GetSpec().GetAliases()...) {
-		key := state.NameKey(img.GetMeta().GetProjectId(), state.KindImage, name)
-		if s.cfg.Cache.ByName(img.GetMeta().GetProjectId(), state.KindImage, name) != "" {
-			return nil, fault.New(metav1.Reason_REASON_NAME_TAKEN, "an image named %q exists in project %q", name, img.GetMeta().GetProjectId()).
-				WithRemedy("choose another name, or delete that image")
-		}
-		w.Require(store.KeyAbsent(key))
-		w.PutText(key, img.GetMeta().GetId())
-	}
-	w.Put(state.Key(state.KindImage, img.GetMeta().GetId()), &statev1.ImageRecord{SchemaVersion: 1, Image: img})
-	w.Put(state.Key(state.KindOperation, op.GetId()), &statev1.OperationRecord{SchemaVersion: 1, Operation: op})
-	txn, err := w.Txn()
+func (s *Service) planBegin(img *storagev1.Image, op *operationv1.Operation, executors map[string]*statev1.Executor) (*request.Plan[*storagev1.UploadImageResponse], error) {
+	txn, err := s.begin(img, op, executors)
 	return &request.Plan[*storagev1.UploadImageResponse]{
 		Txn: txn, Response: &storagev1.UploadImageResponse{Image: proto.CloneOf(img), Operation: op},
-	}, request.Fault(err)
+	}, err
+}
+
+// begin writes a new image under its names, with its operation.
+func (s *Service) begin(img *storagev1.Image, op *operationv1.Operation, executors map[string]*statev1.Executor) (store.Txn, error) {
+	var w state.Writer
+	for _, name := range append([]string{img.GetMeta().GetName()}, img.GetSpec().GetAliases()...) {
+		if err := s.takeName(&w, img, name); err != nil {
+			return store.Txn{}, err
+		}
+	}
+	w.Put(state.Key(state.KindImage, img.GetMeta().GetId()), &statev1.ImageRecord{SchemaVersion: 1, Image: img, Executors: executors, OperationId: op.GetId()})
+	w.Put(state.Key(state.KindOperation, op.GetId()), &statev1.OperationRecord{SchemaVersion: 1, Operation: op})
+	txn, err := w.Txn()
+	return txn, request.Fault(err)
+}
+
+// takeName makes a name an image's; one that is taken is refused.
+func (s *Service) takeName(w *state.Writer, img *storagev1.Image, name string) error {
+	project := img.GetMeta().GetProjectId()
+	key := state.NameKey(project, state.KindImage, name)
+	if s.cfg.Cache.ByName(project, state.KindImage, name) != "" {
+		return fault.New(metav1.Reason_REASON_NAME_TAKEN, "an image named %q exists in project %q", name, project).WithRemedy("choose another name, or delete that image")
+	}
+	w.Require(store.KeyAbsent(key))
+	w.PutText(key, img.GetMeta().GetId())
+	return nil
 }
 
 // carry brings the stream to every node. A node that fails drops out; the rest goes on.
@@ -115,7 +129,7 @@ func (u *upload) carry(ctx context.Context, stream uploadStream) error {
 	}
 	u.each(func(c *carrier) {
 		c.tunnel, c.err = tunnels.Open(ctx, c.node.ID, &agentv1.OpenTunnel{Purpose: &agentv1.OpenTunnel_ImageUpload{
-			ImageUpload: &agentv1.ImageUploadTunnel{Image: proto.CloneOf(u.image), PoolId: u.image.GetSpec().GetPoolId(), Epoch: 1},
+			ImageUpload: &agentv1.ImageUploadTunnel{Image: proto.CloneOf(u.image), PoolId: u.image.GetSpec().GetPoolId(), Epoch: 1, SharedPool: u.shared},
 		}})
 	})
 	defer func() {

@@ -14,7 +14,6 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
 	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
-	"github.com/limiquantix/limiquantix/controller/internal/service/unimplemented"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
@@ -108,14 +107,4 @@ func (s *Service) ListImages(_ context.Context, req *connect.Request[storagev1.L
 		resp.NextPageToken = domain.PageToken(query, page.Rows[len(page.Rows)-1].ID)
 	}
 	return connect.NewResponse(resp), nil
-}
-
-// ImportImage comes later.
-func (s *Service) ImportImage(context.Context, *connect.Request[storagev1.ImportImageRequest]) (*connect.Response[storagev1.ImportImageResponse], error) {
-	return nil, unimplemented.ImageMethod("ImportImage")
-}
-
-// UpdateImage comes later.
-func (s *Service) UpdateImage(context.Context, *connect.Request[storagev1.UpdateImageRequest]) (*connect.Response[storagev1.UpdateImageResponse], error) {
-	return nil, unimplemented.ImageMethod("UpdateImage")
 }

@@ -49,11 +49,11 @@ func (s *Service) upload(ctx context.Context, stream uploadStream) (*storagev1.U
 	if resp, err := s.repeated(ctx, header); resp != nil || err != nil {
 		return resp, err
 	}
-	pool, nodes, err := s.targets(header)
+	to, err := s.targets(header.GetProjectId(), header.GetPool(), header.GetNodeIds(), "header.pool", "header.node_ids")
 	if err != nil {
 		return nil, err
 	}
-	up := s.newUpload(header, pool, nodes)
+	up := s.newUpload(header, to)
 	s.carried.Store(up.id, nil) // until we know how it ended, or give up: then the leader's loop deletes what is left of it
 	defer s.carried.Delete(up.id)
 	if err := up.begin(ctx); err != nil {
@@ -107,45 +107,59 @@ func (s *Service) repeated(ctx context.Context, h *storagev1.UploadImageHeader) 
 	})
 }
 
-// targets are the pool and the nodes that shall keep a copy: those named, else all ready nodes that reach the pool.
-func (s *Service) targets(h *storagev1.UploadImageHeader) (poolID string, nodes []*state.Row, err error) {
+// targets are where an image's first copies go.
+type targets struct {
+	pool   string
+	shared bool // the pool is one place for several nodes: one of them makes the copy
+	nodes  []*state.Row
+}
+
+// targets are the pool and the nodes that shall keep a copy: those named, else all ready nodes that reach the pool. atPool and atNodes are where they stand in the request.
+func (s *Service) targets(project, poolRef string, nodeRefs []string, atPool, atNodes string) (targets, error) {
 	var v domain.Violations
-	pool := s.cfg.Cache.Resolve(state.KindPool, h.GetProjectId(), h.GetPool())
+	if poolRef == "" {
+		poolRef = domain.DefaultPool
+	}
+	pool := s.cfg.Cache.Resolve(state.KindPool, project, poolRef)
 	if pool == nil {
-		pool = s.cfg.Cache.Resolve(state.KindPool, domain.DefaultProject, h.GetPool())
+		pool = s.cfg.Cache.Resolve(state.KindPool, domain.DefaultProject, poolRef)
 	}
 	if pool == nil || pool.Deleting {
-		v.Add("header.pool", "there is no pool %q: list storage pools to see which there are", h.GetPool())
-		return "", nil, v.Err()
+		v.Add(atPool, "there is no pool %q: list storage pools to see which there are", poolRef)
+		return targets{}, v.Err()
 	}
 	p := pool.Pool().GetPool()
-	for i, ref := range h.GetNodeIds() {
+	to := targets{pool: pool.ID, shared: p.GetStatus().GetShared()}
+	for i, ref := range nodeRefs {
 		row := s.cfg.Cache.Resolve(state.KindNode, "", ref)
-		at := fmt.Sprintf("header.node_ids[%d]", i)
+		at := fmt.Sprintf("%s[%d]", atNodes, i)
 		switch {
 		case row == nil:
 			v.Add(at, "there is no node %q", ref)
 		case !domain.PoolUsable(p, row.ID):
 			v.Add(at, "node %s does not reach pool %s now", row.Name, pool.Name)
 		default:
-			nodes = append(nodes, row)
+			to.nodes = append(to.nodes, row)
 		}
 	}
 	if err := v.Err(); err != nil {
-		return "", nil, err
+		return targets{}, err
 	}
-	if len(h.GetNodeIds()) == 0 {
+	if len(nodeRefs) == 0 {
 		for _, row := range s.cfg.Cache.Find(state.Query{Kind: state.KindNode, Phases: []int32{readyNode}}).Rows {
 			if domain.PoolUsable(p, row.ID) {
-				nodes = append(nodes, row)
+				to.nodes = append(to.nodes, row)
 			}
 		}
 	}
-	if len(nodes) == 0 {
-		return "", nil, fault.New(metav1.Reason_REASON_NODE_UNREACHABLE, "no ready node reaches pool %s", pool.Name).
+	if len(to.nodes) == 0 {
+		return targets{}, fault.New(metav1.Reason_REASON_NODE_UNREACHABLE, "no ready node reaches pool %s", pool.Name).
 			WithRemedy("start an agent that has the %s driver, or mend one; node show says what is wrong", p.GetSpec().GetDriver())
 	}
-	return pool.ID, nodes, nil
+	if to.shared {
+		to.nodes = to.nodes[:1]
+	}
+	return to, nil
 }
 
 // counter checks length and checksum of what passes.

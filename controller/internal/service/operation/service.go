@@ -52,6 +52,11 @@ func (s *Service) find(id string) (*state.Row, error) {
 // view is an operation with what it waits for while it runs.
 func (s *Service) view(row *state.Row) *operationv1.Operation {
 	op := row.Operation().GetOperation()
+	if op.GetState() == operationv1.OperationState_OPERATION_STATE_RUNNING && op.GetVerb() == domain.VerbImportImage {
+		o := domain.ImportOutcome(s.cfg.Cache.Row(state.KindImage, op.GetObjectId()).Image().GetImage())
+		op.Reason, op.Message = o.Reason, o.Message
+		return op
+	}
 	if op.GetState() != operationv1.OperationState_OPERATION_STATE_RUNNING || op.GetObjectKind() != domain.KindVM {
 		return op
 	}

@@ -193,6 +193,7 @@ type fakeAgent struct {
 	pools    map[string]*agentv1.DesiredPool
 	volumes  map[string]*agentv1.DesiredVolume
 	snapped  map[string]*agentv1.DesiredVolumeSnapshot
+	images   map[string]*agentv1.DesiredImage
 	sent     int // upserts and removals that came
 	snaps    int
 	syncs    int
@@ -227,7 +228,7 @@ func (r *rig) join(name string, cpus int32, memory int64) *fakeAgent {
 // joinBy is join of an agent whose messages take a link.
 func (r *rig) joinBy(l *link, name string, cpus int32, memory int64) *fakeAgent {
 	r.t.Helper()
-	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, pools: map[string]*agentv1.DesiredPool{}, volumes: map[string]*agentv1.DesiredVolume{}, snapped: map[string]*agentv1.DesiredVolumeSnapshot{}, link: l}
+	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, pools: map[string]*agentv1.DesiredPool{}, volumes: map[string]*agentv1.DesiredVolume{}, snapped: map[string]*agentv1.DesiredVolumeSnapshot{}, images: map[string]*agentv1.DesiredImage{}, link: l}
 	a.start(cpus, memory)
 	return a
 }
@@ -305,6 +306,9 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 				a.moves = append(a.moves, v.GetMove())
 			}
 			a.volumes[v.GetVolume().GetMeta().GetId()] = v
+		}
+		if i := m.Upsert.GetImage(); i != nil {
+			a.images[i.GetImage().GetMeta().GetId()] = i
 		}
 		if s := m.Upsert.GetVolumeSnapshot(); s != nil {
 			a.snapped[s.GetSnapshot().GetMeta().GetId()] = s
@@ -397,7 +401,7 @@ func answer(o *agentv1.DesiredObject) *agentv1.ReportStatusRequest {
 		rep.Vms = []*agentv1.VMReport{vmReport(o.Vm)}
 	case *agentv1.DesiredObject_Image:
 		rep.Images = []*agentv1.ImageCopyReport{{
-			ImageId: o.Image.GetImage().GetMeta().GetId(), PoolId: o.Image.GetPoolId(), Ready: !o.Image.GetAbsent(), Absent: o.Image.GetAbsent(),
+			ImageId: o.Image.GetImage().GetMeta().GetId(), PoolId: o.Image.GetPoolId(), Epoch: o.Image.GetEpoch(), Ready: !o.Image.GetAbsent(), Absent: o.Image.GetAbsent(),
 		}}
 	}
 	return rep

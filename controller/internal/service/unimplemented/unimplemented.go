@@ -16,11 +16,6 @@ func NetworkMethod(method string) error {
 	return later(method, "0.3", "user-mode NICs with port forwards are there now: give the NIC \"user\" in CreateVM")
 }
 
-// ImageMethod is the answer of an image method.
-func ImageMethod(method string) error {
-	return later(method, "0.2", "upload the image instead: UploadImage, or lqctl image import")
-}
-
 func later(method, release, remedy string) error {
 	return fault.New(metav1.Reason_REASON_NOT_IMPLEMENTED, "%s comes with release %s", method, release).
 		WithRemedy("%s", remedy).WithMetadata("release", release)

@@ -1834,7 +1834,9 @@ type ImageUploadTunnel struct {
 	// Pool of the copy.
 	PoolId string `protobuf:"bytes,2,opt,name=pool_id,json=poolId,proto3" json:"pool_id,omitempty"`
 	// Executor's epoch.
-	Epoch         int64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	Epoch int64 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Whether the pool is one place for several nodes: the copy is marked as the cluster's.
+	SharedPool    bool `protobuf:"varint,4,opt,name=shared_pool,json=sharedPool,proto3" json:"shared_pool,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1888,6 +1890,13 @@ func (x *ImageUploadTunnel) GetEpoch() int64 {
 		return x.Epoch
 	}
 	return 0
+}
+
+func (x *ImageUploadTunnel) GetSharedPool() bool {
+	if x != nil {
+		return x.SharedPool
+	}
+	return false
 }
 
 // ExportTunnel reads the content of a volume, a snapshot or an image copy, raw.
@@ -3378,11 +3387,13 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\x10ConsoleLogTunnel\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x16\n" +
 	"\x06offset\x18\x02 \x01(\x03R\x06offset\x12\x16\n" +
-	"\x06follow\x18\x03 \x01(\bR\x06follow\"w\n" +
+	"\x06follow\x18\x03 \x01(\bR\x06follow\"\x98\x01\n" +
 	"\x11ImageUploadTunnel\x123\n" +
 	"\x05image\x18\x01 \x01(\v2\x1d.limiquantix.storage.v1.ImageR\x05image\x12\x17\n" +
 	"\apool_id\x18\x02 \x01(\tR\x06poolId\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\"\xa9\x01\n" +
+	"\x05epoch\x18\x03 \x01(\x03R\x05epoch\x12\x1f\n" +
+	"\vshared_pool\x18\x04 \x01(\bR\n" +
+	"sharedPool\"\xa9\x01\n" +
 	"\fExportTunnel\x12\x17\n" +
 	"\apool_id\x18\x01 \x01(\tR\x06poolId\x12\x1d\n" +
 	"\tvolume_id\x18\x02 \x01(\tH\x00R\bvolumeId\x12!\n" +
