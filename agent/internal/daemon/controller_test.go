@@ -100,6 +100,7 @@ type fakeController struct {
 	node     *computev1.Node
 	beats    int64
 	again    bool
+	lease    time.Duration // granted with each heartbeat
 	tunnels  map[string]chan *tunnelEnd
 	progress map[string]*computev1.Progress // by id; what is no more is missing
 }
@@ -374,7 +375,7 @@ func (f *fakeController) Heartbeat(_ context.Context, req *computev1.HeartbeatRe
 	again := f.again || f.node == nil
 	f.again = false
 	f.bump()
-	return &computev1.HeartbeatResponse{Interval: durationpb.New(100 * time.Millisecond), RegisterAgain: again}, nil
+	return &computev1.HeartbeatResponse{Interval: durationpb.New(100 * time.Millisecond), RegisterAgain: again, Lease: durationpb.New(f.lease)}, nil
 }
 
 func (f *fakeController) Tunnel(srv agentv1.AgentService_TunnelServer) error {

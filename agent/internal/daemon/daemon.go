@@ -52,6 +52,8 @@ type Options struct {
 	NewPlugins func(plugins.Config, plugins.Sink) Plugins
 	// Survey is how often all objects are listed; 0 = the reconciler's default.
 	Survey time.Duration
+	// PoolLook and PoolAnswer are how often pools are looked at and how long they may take to answer; 0 = the reconciler's defaults.
+	PoolLook, PoolAnswer time.Duration
 }
 
 // Daemon is a running agent.
@@ -109,10 +111,10 @@ func New(o Options) (*Daemon, error) {
 	}
 	d.engine = reconcile.NewEngine(reconcile.Config{
 		ClusterID: id.ClusterID, NodeID: id.NodeID, Plugins: d.plugins, Reporter: d.reporter, Fetcher: fetch.New(networks), Observer: d.metrics, Store: store, Logger: o.Logger,
-		Survey: o.Survey,
+		Survey: o.Survey, PoolLook: o.PoolLook, PoolAnswer: o.PoolAnswer,
 	})
 	d.presence = presence.New(presence.Config{
-		Link: d.link, NodeID: id.NodeID, NodeName: id.NodeName, BootID: d.bootID, SessionID: d.session, Logger: o.Logger,
+		Link: d.link, NodeID: id.NodeID, NodeName: id.NodeName, BootID: d.bootID, SessionID: d.session, Logger: o.Logger, Lease: d.engine.ExtendLease,
 	}, d.nodeStatus())
 	d.tunnels = tunnel.New(d.link, d.plugins, d.engine, o.Logger)
 	d.watcher = assign.New(d.link, d.session, d.engine.Known(), sink{d}, o.Logger)

@@ -42,6 +42,10 @@ type fakeHost struct {
 	calls    map[string]int
 	fail     map[string]error // by method
 	hang     map[string]bool  // by method: until the deadline
+	hung     map[string]bool  // by pool: likewise
+	ended    map[string]int   // calls that hung, by method
+	sick     string           // pools say so of themselves
+	shared   bool             // pools are one place for several nodes
 	reboots  func()           // called in a reboot, if set
 	deafTo   bool             // guests ignore shutdown requests
 	pid      int64
@@ -57,7 +61,7 @@ func newHost(t *testing.T) *fakeHost {
 	t.Helper()
 	h := &fakeHost{
 		t: t, changed: make(chan struct{}), domains: map[string]*domain{}, volumes: map[string]*driverv1.Volume{}, images: map[string]*driverv1.Image{},
-		attached: map[string]bool{}, pools: map[string]bool{}, calls: map[string]int{}, fail: map[string]error{}, hang: map[string]bool{}, pid: 1000,
+		attached: map[string]bool{}, pools: map[string]bool{}, calls: map[string]int{}, fail: map[string]error{}, hang: map[string]bool{}, hung: map[string]bool{}, ended: map[string]int{}, pid: 1000,
 		sinks: map[plugins.Sink]bool{},
 	}
 	l := bufconn.Listen(1 << 20)
@@ -78,11 +82,15 @@ func (h *fakeHost) intercept(ctx context.Context, req any, info *grpc.UnaryServe
 	h.mu.Lock()
 	h.calls[name]++
 	err, hang := h.fail[name], h.hang[name]
+	if in, ok := req.(interface{ GetPoolId() string }); ok {
+		hang = hang || h.hung[in.GetPoolId()]
+	}
 	close(h.changed)
 	h.changed = make(chan struct{})
 	h.mu.Unlock()
 	if hang {
 		<-ctx.Done()
+		h.do(func() { h.ended[name]++ })
 		return nil, ctx.Err()
 	}
 	if err != nil {
@@ -355,7 +363,11 @@ func (h *fakeHost) GetPool(_ context.Context, r *driverv1.GetPoolRequest) (*driv
 	if err := h.poolKnown(r.GetPoolId()); err != nil {
 		return nil, err
 	}
-	return &driverv1.GetPoolResponse{Pool: &driverv1.Pool{PoolId: r.GetPoolId(), Health: driverv1.HealthState_HEALTH_STATE_HEALTHY}}, nil
+	p := &driverv1.Pool{PoolId: r.GetPoolId(), Health: driverv1.HealthState_HEALTH_STATE_HEALTHY, CapacityBytes: 1 << 40}
+	if h.sick != "" {
+		p.Health, p.Reason, p.Message = driverv1.HealthState_HEALTH_STATE_UNHEALTHY, "BACKEND_UNAVAILABLE", h.sick
+	}
+	return &driverv1.GetPoolResponse{Pool: p}, nil
 }
 
 func (h *fakeHost) ReleasePool(_ context.Context, r *driverv1.ReleasePoolRequest) (*driverv1.ReleasePoolResponse, error) {
@@ -560,6 +572,9 @@ func (p *fakePlugins) Resources(ctx context.Context) (*driverv1.GetNodeResources
 }
 
 func (p *fakePlugins) Plugin(name string) (reconcile.Plugin, bool) {
+	p.h.mu.Lock()
+	shared := p.h.shared
+	p.h.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if name != "kvm" && name != "local" {
@@ -569,7 +584,7 @@ func (p *fakePlugins) Plugin(name string) (reconcile.Plugin, bool) {
 		Name: name, Running: !p.down[name] && p.instance[name] > 0, Instance: p.instance[name], Reason: "PLUGIN_UNAVAILABLE", Message: "it was killed",
 		Capabilities: &driverv1.GetCapabilitiesResponse{
 			Compute: &driverv1.ComputeCapabilities{},
-			Storage: &driverv1.StorageCapabilities{Features: []driverv1.StorageFeature{driverv1.StorageFeature_STORAGE_FEATURE_RESIZE}},
+			Storage: &driverv1.StorageCapabilities{SharedPools: shared, Features: []driverv1.StorageFeature{driverv1.StorageFeature_STORAGE_FEATURE_RESIZE}},
 		},
 	}, true
 }

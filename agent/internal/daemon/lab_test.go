@@ -32,11 +32,21 @@ type lab struct {
 	plugins *fakePlugins
 	d       *Daemon
 	stop    func()
+	look    time.Duration // how often pools are looked at; 0 = as usual
 }
 
 func newLab(t *testing.T) *lab {
 	t.Helper()
 	l := &lab{t: t, ctrl: startController(t, newCA(t)), host: newHost(t), dir: t.TempDir()}
+	l.enrol()
+	l.start()
+	return l
+}
+
+// newPoolLab is a lab whose agent looks at pools all the time.
+func newPoolLab(t *testing.T) *lab {
+	t.Helper()
+	l := &lab{t: t, ctrl: startController(t, newCA(t)), host: newHost(t), dir: t.TempDir(), look: 200 * time.Millisecond}
 	l.enrol()
 	l.start()
 	return l
@@ -66,7 +76,7 @@ func (l *lab) start(endpoints ...string) {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
 	l.d, err = New(Options{
-		Config: c, Version: "1", Commit: "x", Identity: id, Logger: log, Survey: 300 * time.Millisecond,
+		Config: c, Version: "1", Commit: "x", Identity: id, Logger: log, Survey: 300 * time.Millisecond, PoolLook: l.look, PoolAnswer: l.look,
 		NewPlugins: func(_ plugins.Config, s plugins.Sink) Plugins {
 			l.plugins = &fakePlugins{h: l.host, sink: s, down: map[string]bool{}, instance: map[string]uint64{}}
 			return l.plugins

@@ -34,6 +34,8 @@ type Config struct {
 	BootID    string
 	SessionID string
 	Logger    *slog.Logger
+	// Lease takes until when the node may work on shared pools; it does not wait.
+	Lease func(until time.Time)
 }
 
 // Presence registers and beats. All methods may be called at once.
@@ -176,6 +178,7 @@ func (p *Presence) beat(ctx context.Context) (*grpc.ClientConn, error) {
 	}
 	callCtx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	sent := time.Now() // the controller counts from when it came, which is later
 	r, err := computev1.NewNodeServiceClient(conn).Heartbeat(callCtx, &computev1.HeartbeatRequest{
 		NodeId: p.c.NodeID, BootId: p.c.BootID, SessionId: p.c.SessionID, Sequence: p.beats.Add(1),
 	})
@@ -186,6 +189,9 @@ func (p *Presence) beat(ctx context.Context) (*grpc.ClientConn, error) {
 		return conn, err
 	}
 	p.last.Store(time.Now().UnixNano())
+	if d := r.GetLease().AsDuration(); d > 0 {
+		p.c.Lease(sent.Add(d))
+	}
 	if d := r.GetInterval().AsDuration(); d > 0 {
 		p.setInterval(d)
 	}

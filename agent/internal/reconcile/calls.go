@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -18,9 +19,6 @@ const (
 	shortCall = 20 * time.Second
 	usualCall = time.Minute
 	longCall  = 15 * time.Minute // copies of whole disks
-
-	// poolTimeouts in a row put a pool into quarantine: its calls are refused until it answers a probe.
-	poolTimeouts = 3
 )
 
 // limits bounds concurrent calls: those of one pool among themselves, so that a pool that hangs does not take all of its plugin's.
@@ -42,52 +40,39 @@ func (l *limits) slot(name string, size int) chan struct{} {
 	return c
 }
 
-// enter takes a place of the pool, if any, then one of the plugin.
+// enter takes a place of the pool; without one, of the plugin: however many pools of a plugin hang, none holds a place that another needs.
 func (l *limits) enter(ctx context.Context, plugin, pool string) (leave func(), err error) {
-	var taken []chan struct{}
-	leave = func() {
-		for _, c := range taken {
-			<-c
-		}
-	}
+	slot, whose := l.slot("plugin/"+plugin, callsPerPlugin), "plugin "+plugin
 	if pool != "" {
-		taken, err = take(ctx, taken, l.slot("pool/"+pool, callsPerPool))
+		slot, whose = l.slot("pool/"+pool, callsPerPool), "pool "+pool
 	}
-	if err == nil {
-		taken, err = take(ctx, taken, l.slot("plugin/"+plugin, callsPerPlugin))
-	}
-	if err != nil {
-		leave()
-		return nil, fault.New(metav1.Reason_REASON_BACKEND_TIMEOUT, "too many calls of plugin %s are under way: %w", plugin, err)
-	}
-	return leave, nil
-}
-
-func take(ctx context.Context, taken []chan struct{}, c chan struct{}) ([]chan struct{}, error) {
 	select {
-	case c <- struct{}{}:
-		return append(taken, c), nil
+	case slot <- struct{}{}:
+		return func() { <-slot }, nil
 	case <-ctx.Done():
-		return taken, ctx.Err()
+		return nil, fault.New(metav1.Reason_REASON_BACKEND_TIMEOUT, "too many calls of %s are under way: %w", whose, ctx.Err())
 	}
 }
 
-// call is one driver call with its deadline and its place. With pool set, its timeouts count against the pool.
+// call is one driver call with its deadline and its place. With pool set it is for that pool: its timeouts count against the pool, it ends when the pool is quarantined, and
+// in a shared pool when the node's lease does. Looks take no place: they find out why others do not give theirs back.
 func (e *Engine) call(ctx context.Context, plugin, pool, method string, deadline time.Duration, f func(context.Context) error) error {
-	if pool != "" && method != "GetPool" && method != "EnsurePool" {
-		if err := e.poolBarred(pool); err != nil {
-			return err
-		}
+	ctx, leavePool, err := e.Within(ctx, plugin, pool, method)
+	if err != nil {
+		return err
 	}
+	defer leavePool()
 	callCtx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	entered, done := e.progress.call(callCtx, plugin, method)
 	defer done()
-	leave, err := e.limits.enter(callCtx, plugin, pool)
-	if err != nil {
-		return err
+	if !isLook(method) {
+		leave, err := e.limits.enter(callCtx, plugin, pool)
+		if err != nil {
+			return e.whyEnded(callCtx, pool, err)
+		}
+		defer leave()
 	}
-	defer leave()
 	entered()
 	return e.observed(callCtx, plugin, pool, method, f)
 }
@@ -108,11 +93,42 @@ func (e *Engine) observed(ctx context.Context, plugin, pool, method string, f fu
 	code := codes.OK
 	if err != nil {
 		fe := fault.From(err)
-		code, err = fe.Code, fe
+		if code = fe.Code; code == codes.DeadlineExceeded && fe.Reason == metav1.Reason_REASON_UNSPECIFIED {
+			fe = fault.New(metav1.Reason_REASON_BACKEND_TIMEOUT, "plugin %s did not answer %s within %s", plugin, method, people(time.Since(begin)))
+		}
+		err = e.whyEnded(ctx, pool, fe)
 	}
 	e.observer.Called(plugin, method, code.String(), time.Since(begin))
-	if pool != "" {
-		e.poolAnswered(pool, code == codes.DeadlineExceeded)
+	if pool != "" && code != codes.Canceled {
+		e.poolAnswered(pool, method, code == codes.DeadlineExceeded)
+	}
+	return err
+}
+
+// Within lets a call for a pool begin, unless the pool is quarantined, or it is shared and the node's lease is over; the call ends with the context, and done is called then.
+func (e *Engine) Within(ctx context.Context, plugin, pool, method string) (within context.Context, done func(), err error) {
+	if pool == "" {
+		return ctx, func() {}, nil
+	}
+	ctx, leave, err := e.enterPool(ctx, pool, method)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, end, err := e.underLease(ctx, plugin, pool, method)
+	if err != nil {
+		leave()
+		return nil, nil, err
+	}
+	return ctx, func() { end(); leave() }, nil
+}
+
+// whyEnded is the error of a call: when its context was ended by us it says why, not just that.
+func (e *Engine) whyEnded(ctx context.Context, pool string, err error) error {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, errBarred):
+		return barred(pool, "")
+	case errors.Is(cause, errLeaseOver):
+		return leaseOver(pool)
 	}
 	return err
 }

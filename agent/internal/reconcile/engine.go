@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -30,6 +31,8 @@ type Config struct {
 	Now       func() time.Time // time.Now when nil
 	// Survey is how often all objects are listed and compared with what is known; 0 = 30 s.
 	Survey time.Duration
+	// PoolLook is how often pools are asked how they are, PoolAnswer how long they may take to say so; 0 = 10 s and 6 s.
+	PoolLook, PoolAnswer time.Duration
 }
 
 // Engine reconciles the node. All methods may be called at once and return without waiting for a driver.
@@ -43,9 +46,12 @@ type Engine struct {
 	log           *slog.Logger
 	now           func() time.Time
 	survey        time.Duration
+	poolEvery     time.Duration
+	poolAnswer    time.Duration
 
 	queue    *queue
 	limits   *limits
+	lease    lease
 	progress *progress
 	wg       sync.WaitGroup
 	stop     context.CancelFunc
@@ -85,7 +91,7 @@ func NewEngine(c Config) *Engine {
 	}
 	e := &Engine{
 		cluster: c.ClusterID, node: c.NodeID, plugins: c.Plugins, fetcher: c.Fetcher, reporter: c.Reporter, observer: c.Observer, store: c.Store, log: c.Logger,
-		now: c.Now, survey: c.Survey, limits: newLimits(), poke: make(chan string, 64),
+		now: c.Now, survey: c.Survey, poolEvery: cmp.Or(c.PoolLook, poolLook), poolAnswer: cmp.Or(c.PoolAnswer, poolAnswer), limits: newLimits(), poke: make(chan string, 64),
 		wants: map[realised.Key]*want{}, vms: map[string]*vmState{}, volumes: map[string]*volumeState{}, pools: map[string]*poolState{},
 		orphans: newOrphans(), begun: time.Now(), asking: map[string]bool{}, held: map[string]bool{},
 		hopeless: map[realised.Key]*want{}, fetched: map[realised.Key]time.Time{}, snapFailures: map[realised.Key]int{},
@@ -169,6 +175,9 @@ func (e *Engine) Remove(key *agentv1.DesiredKey) {
 	case realised.KindVolume:
 		delete(e.volumes, k.ID)
 	case realised.KindPool:
+		if s := e.pools[k.ID]; s != nil {
+			s.cancelCalls()
+		}
 		delete(e.pools, k.ID)
 	case realised.KindSnapshot:
 		delete(e.hopeless, k)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/limiquantix/limiquantix/agent/internal/realised"
@@ -14,24 +15,35 @@ import (
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
 
-// poolLook is how often a pool that works is asked for its health and capacity.
-const poolLook = 30 * time.Second
+const (
+	// poolLook is how often a pool is asked for its health and capacity, poolAnswer how long it may take to say so. Two answers in a row that do not come put a pool
+	// into quarantine: a look and two answers after the last one that came, which is well under 30 s.
+	poolLook   = 10 * time.Second
+	poolAnswer = 6 * time.Second
+	// ensureCall is how long a pool may take to be mounted, connected or made.
+	ensureCall = 25 * time.Second
+)
 
-// poolState is what is known of a pool. Fields are guarded by Engine.mu; its worker alone changes ensured and pool.
+// poolState is what is known of a pool. Fields are guarded by Engine.mu; its worker alone changes ensured, version and pool.
 type poolState struct {
 	ensured  uint64 // the plugin's instance that was told of it; 0 = none
 	version  string // of the desired object that it was told
 	pool     *driverv1.Pool
 	problem  string // why it is not usable
+	reason   string
 	failures int
-	timeouts int  // calls in a row that timed out
-	barred   bool // quarantined for that
+
+	timeouts int                // calls in a row that timed out
+	silent   int                // looks in a row that were not answered in time
+	barred   bool               // quarantined for either
+	calls    map[*poolCall]bool // under way
+	trouble  string             // what its VMs were last told
 }
 
 func (e *Engine) poolState(id string) *poolState {
 	s := e.pools[id]
 	if s == nil {
-		s = &poolState{}
+		s = &poolState{calls: map[*poolCall]bool{}}
 		e.pools[id] = s
 	}
 	return s
@@ -40,8 +52,11 @@ func (e *Engine) poolState(id string) *poolState {
 // poolReady returns the driver of a pool that is ensured, or why calls for it must wait.
 func (e *Engine) poolReady(id string) (driver string, err error) {
 	e.mu.Lock()
-	w, s := e.wants[realised.Key{Kind: realised.KindPool, ID: id}], e.poolState(id)
-	ensured, why := s.ensured, s.problem
+	w := e.wants[realised.Key{Kind: realised.KindPool, ID: id}]
+	var s poolState
+	if known := e.pools[id]; known != nil {
+		s = *known
+	}
 	e.mu.Unlock()
 	if w == nil || w.obj.GetPool().GetAbsent() {
 		return "", fault.New(metav1.Reason_REASON_POOL_NOT_FOUND, "pool %s is not assigned to this node", id)
@@ -51,13 +66,18 @@ func (e *Engine) poolReady(id string) (driver string, err error) {
 	switch {
 	case err != nil:
 		return driver, err
-	case ensured == p.Instance && ensured != 0:
+	case s.barred:
+		return driver, barred(id, s.problem)
+	case ensured(s, p):
 		return driver, nil
-	case why != "":
-		return driver, fault.New(metav1.Reason_REASON_BACKEND_UNAVAILABLE, "pool %s is not usable: %s", poolName(w.obj.GetPool()), why)
+	case s.problem != "":
+		return driver, fault.New(metav1.Reason_REASON_POOL_UNHEALTHY, "pool %s is not usable: %s", poolName(w.obj.GetPool()), s.problem)
 	}
-	return driver, fault.New(metav1.Reason_REASON_BACKEND_UNAVAILABLE, "pool %s is being made usable", poolName(w.obj.GetPool()))
+	return driver, fault.New(metav1.Reason_REASON_POOL_UNHEALTHY, "pool %s is being made usable", poolName(w.obj.GetPool()))
 }
+
+// ensured reports whether the plugin's present process was told of the pool.
+func ensured(s poolState, p Plugin) bool { return s.ensured == p.Instance && s.ensured != 0 }
 
 func poolName(p *agentv1.DesiredPool) string {
 	if n := p.GetPool().GetMeta().GetName(); n != "" {
@@ -74,83 +94,82 @@ func (e *Engine) poolLost(id string) {
 	e.queue.add(realised.Key{Kind: realised.KindPool, ID: id})
 }
 
-// poolBarred refuses calls for a pool in quarantine.
-func (e *Engine) poolBarred(id string) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if s := e.pools[id]; s != nil && s.barred {
-		return fault.New(metav1.Reason_REASON_BACKEND_UNAVAILABLE, "pool %s is quarantined: its last %d calls timed out", id, s.timeouts)
-	}
-	return nil
-}
-
-// poolAnswered counts timeouts in a row.
-func (e *Engine) poolAnswered(id string, timedOut bool) {
-	e.mu.Lock()
-	s := e.poolState(id)
-	if !timedOut {
-		s.timeouts, s.barred = 0, false
-		e.mu.Unlock()
-		return
-	}
-	s.timeouts++
-	bar := s.timeouts >= poolTimeouts && !s.barred
-	s.barred = s.barred || bar
-	e.mu.Unlock()
-	if bar {
-		e.log.Warn("pool quarantined", "pool", id, "timeouts", poolTimeouts)
-		e.reporter.Event("", "PoolQuarantined", "BACKEND_TIMEOUT", "pool "+id+" did not answer several calls in a row; it is probed until it does")
-		e.queue.add(realised.Key{Kind: realised.KindPool, ID: id})
-	}
-}
-
 func (e *Engine) reconcilePool(ctx context.Context, w *want) (time.Duration, string) {
 	d := w.obj.GetPool()
 	id, driver := d.GetPool().GetMeta().GetId(), d.GetPool().GetSpec().GetDriver()
-	e.mu.Lock()
-	s := e.poolState(id)
-	barred := s.barred
-	e.mu.Unlock()
 	e.progress.doing(keyOf(w.obj.GetKey()), poolVerb(d))
 	p, err := e.pluginFor(driver)
 	if err == nil && d.GetAbsent() {
-		err = e.call(ctx, driver, id, "ReleasePool", usualCall, func(ctx context.Context) error {
-			_, err := e.plugins.Storage(driver).ReleasePool(ctx, &driverv1.ReleasePoolRequest{PoolId: id})
-			return err
-		})
-		if err == nil {
-			e.store.Delete(realised.Key{Kind: realised.KindPool, ID: id})
-			e.reporter.Pool(&agentv1.PoolReport{PoolId: id, Absent: true})
+		if err = e.releasePool(ctx, driver, id); err == nil {
 			return never, resultOK
 		}
 	} else if err == nil {
 		var pool *driverv1.Pool
-		if pool, err = e.ensurePool(ctx, w, s, p, barred); err == nil {
+		if pool, err = e.askPool(ctx, w, p); err == nil {
 			e.poolUsable(w, p, pool)
-			return poolLook, resultOK
+			return e.poolEvery, resultOK
 		}
 	}
 	if ctx.Err() != nil {
 		return never, resultFailed
 	}
+	return e.poolFailed(w, p, err)
+}
+
+func (e *Engine) releasePool(ctx context.Context, driver, id string) error {
+	err := e.call(ctx, driver, id, "ReleasePool", usualCall, func(ctx context.Context) error {
+		_, err := e.plugins.Storage(driver).ReleasePool(ctx, &driverv1.ReleasePoolRequest{PoolId: id})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	e.store.Delete(realised.Key{Kind: realised.KindPool, ID: id})
 	e.mu.Lock()
+	delete(e.pools, id)
+	e.orphans.poolGone(id)
+	e.mu.Unlock()
+	e.reporter.Pool(&agentv1.PoolReport{PoolId: id, Absent: true})
+	return nil
+}
+
+// poolFailed says why a pool is not usable. One whose first look merely was not answered in time is looked at again before anything is said.
+func (e *Engine) poolFailed(w *want, p Plugin, err error) (time.Duration, string) {
+	d := w.obj.GetPool()
+	id, driver, k := d.GetPool().GetMeta().GetId(), d.GetPool().GetSpec().GetDriver(), keyOf(w.obj.GetKey())
+	late := fault.From(err).Code == codes.DeadlineExceeded
+	e.mu.Lock()
+	s := e.poolState(id)
+	if late && !s.barred && s.pool != nil && !d.GetAbsent() {
+		e.mu.Unlock()
+		return 50 * time.Millisecond, resultFailed
+	}
 	s.failures++
 	if kindOf(err) != failSoon {
 		s.ensured = 0
 	}
 	tries := s.failures
 	pr := problemOf(poolVerb(d), err, tries)
-	s.problem = err.Error()
-	e.mu.Unlock()
-	if pr.retry == never {
-		pr.retry = 5 * time.Minute // parameters may be right and the host not
-	}
-	e.progress.failed(keyOf(w.obj.GetKey()), poolVerb(d), err, tries, pr.retry)
+	s.problem, s.reason = err.Error(), pr.reason
 	status := &storagev1.PoolNodeStatus{
 		NodeId: e.node, Health: storagev1.PoolHealth_POOL_HEALTH_UNHEALTHY, Reason: pr.reason, Message: pr.message, ObserveTime: timestamppb.New(e.now()),
-		ObservedGeneration: d.GetPool().GetMeta().GetGeneration(),
+		ObservedGeneration: d.GetPool().GetMeta().GetGeneration(), Shared: p.Capabilities.GetStorage().GetSharedPools(),
+		CapacityBytes: s.pool.GetCapacityBytes(), UsedBytes: s.pool.GetUsedBytes(),
 	}
-	e.reporter.Pool(&agentv1.PoolReport{PoolId: id, Status: status})
+	e.mu.Unlock()
+	switch {
+	case pr.retry == never:
+		pr.retry = 5 * time.Minute // parameters may be right and the host not
+	case late:
+		pr.retry = min(delay(failRetry, tries, 0)+time.Second, e.poolEvery)
+	case pr.kind != failSlow:
+		pr.retry = min(pr.retry, e.poolEvery)
+	}
+	e.progress.failed(k, poolVerb(d), err, tries, pr.retry)
+	if e.current(w) {
+		e.reporter.Pool(&agentv1.PoolReport{PoolId: id, Status: status})
+	}
+	e.tellUsers(id)
 	e.log.Warn("pool is not usable", "pool", id, "driver", driver, "error", err, "retry", pr.retry)
 	return pr.retry, resultFailed
 }
@@ -162,16 +181,17 @@ func poolVerb(d *agentv1.DesiredPool) string {
 	return "making pool " + poolName(d) + " usable"
 }
 
-// ensurePool tells the plugin of the pool when it does not know it yet, else asks how it is.
-func (e *Engine) ensurePool(ctx context.Context, w *want, s *poolState, p Plugin, barred bool) (pool *driverv1.Pool, err error) {
+// askPool tells the plugin of the pool when it does not know it yet, else asks how it is.
+func (e *Engine) askPool(ctx context.Context, w *want, p Plugin) (pool *driverv1.Pool, err error) {
 	d, driver := w.obj.GetPool(), p.Name
 	id := d.GetPool().GetMeta().GetId()
 	e.mu.Lock()
-	told := s.ensured == p.Instance && s.ensured != 0
-	known := told && s.version == w.obj.GetVersion()
+	s := e.poolState(id)
+	told := ensured(*s, p)
+	known := told && (s.version == w.obj.GetVersion() || s.barred)
 	e.mu.Unlock()
-	if known || barred && told {
-		err = e.call(ctx, driver, id, "GetPool", shortCall, func(ctx context.Context) error {
+	if known {
+		err = e.call(ctx, driver, id, "GetPool", e.poolAnswer, func(ctx context.Context) error {
 			r, err := e.plugins.Storage(driver).GetPool(ctx, &driverv1.GetPoolRequest{PoolId: id})
 			pool = r.GetPool()
 			return err
@@ -180,7 +200,7 @@ func (e *Engine) ensurePool(ctx context.Context, w *want, s *poolState, p Plugin
 			return pool, err
 		}
 	}
-	err = e.call(ctx, driver, id, "EnsurePool", usualCall, func(ctx context.Context) error {
+	err = e.call(ctx, driver, id, "EnsurePool", ensureCall, func(ctx context.Context) error {
 		r, err := e.plugins.Storage(driver).EnsurePool(ctx, &driverv1.EnsurePoolRequest{
 			PoolId: id, Parameters: d.GetPool().GetSpec().GetParameters(), Secrets: d.GetSecrets(),
 		})
@@ -195,24 +215,27 @@ func (e *Engine) poolUsable(w *want, p Plugin, pool *driverv1.Pool) {
 	id := d.GetPool().GetMeta().GetId()
 	e.mu.Lock()
 	s := e.poolState(id)
-	first := s.ensured != p.Instance
-	s.ensured, s.version, s.pool, s.problem, s.failures = p.Instance, w.obj.GetVersion(), pool, "", 0
+	first := s.ensured != p.Instance || s.problem != ""
+	s.ensured, s.version, s.pool, s.problem, s.reason, s.failures = p.Instance, w.obj.GetVersion(), pool, "", "", 0
 	e.mu.Unlock()
 	generation := d.GetPool().GetMeta().GetGeneration()
-	e.reporter.Pool(&agentv1.PoolReport{PoolId: id, Status: &storagev1.PoolNodeStatus{
-		NodeId: e.node, Health: storagev1.PoolHealth(pool.GetHealth()), Reason: pool.GetReason(), Message: pool.GetMessage(),
-		CapacityBytes: pool.GetCapacityBytes(), UsedBytes: pool.GetUsedBytes(), Shared: p.Capabilities.GetStorage().GetSharedPools(),
-		ObservedGeneration: generation, ObserveTime: timestamppb.New(e.now()),
-	}})
+	if e.current(w) {
+		e.reporter.Pool(&agentv1.PoolReport{PoolId: id, Status: &storagev1.PoolNodeStatus{
+			NodeId: e.node, Health: storagev1.PoolHealth(pool.GetHealth()), Reason: pool.GetReason(), Message: pool.GetMessage(),
+			CapacityBytes: pool.GetCapacityBytes(), UsedBytes: pool.GetUsedBytes(), Shared: p.Capabilities.GetStorage().GetSharedPools(),
+			ObservedGeneration: generation, ObserveTime: timestamppb.New(e.now()),
+		}})
+	}
+	k := realised.Key{Kind: realised.KindPool, ID: id}
+	if r, ok := e.store.Record(k); !ok || r.Generation != generation || r.Driver != p.Name {
+		e.store.Put(realised.Record{Kind: k.Kind, ID: id, Driver: p.Name, Generation: generation, Made: true})
+	}
 	if first {
-		k := realised.Key{Kind: realised.KindPool, ID: id}
-		if r, ok := e.store.Record(k); !ok || r.Generation != generation || r.Driver != p.Name {
-			e.store.Put(realised.Record{Kind: k.Kind, ID: id, Driver: p.Name, Generation: generation, Made: true})
-		}
 		e.log.Info("pool is usable", "pool", id, "name", poolName(d), "driver", p.Name)
 		e.dependents(k)
 		e.pokeSurvey("")
 	}
+	e.tellUsers(id)
 }
 
 // Pools is how the pools of this node are, for metrics.

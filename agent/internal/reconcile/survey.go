@@ -55,6 +55,11 @@ func (o *orphans) gone(kind, id string) {
 	}
 }
 
+// poolGone forgets what was listed in a pool that was let go of.
+func (o *orphans) poolGone(pool string) {
+	delete(o.volumes, pool)
+}
+
 func (o *orphans) sawDomain(driver string, d *driverv1.Domain) {
 	if m := o.domains[driver]; m != nil {
 		m[d.GetDomainId()] = d
@@ -69,7 +74,7 @@ func (e *Engine) PluginUp(name string) {
 		switch {
 		case k.Kind == realised.KindPool && w.obj.GetPool().GetPool().GetSpec().GetDriver() == name:
 			s := e.poolState(k.ID)
-			s.ensured, s.timeouts, s.barred = 0, 0, false
+			s.ensured, s.timeouts, s.silent, s.barred = 0, 0, 0, false
 		}
 		keys = append(keys, k)
 	}

@@ -6,9 +6,11 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/limiquantix/limiquantix/proto/fault"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 )
 
 // settleIn is how long after the agent's start a VM that was never looked at is not reported as unknown.
@@ -33,6 +35,11 @@ func (r *vmRun) report(dec decision, p problem) {
 	}
 	if (p.reason != "" || dec.Do == actWait) && p.retry > 0 {
 		st.NextRetryTime = timestamppb.New(e.now().Add(p.retry))
+	}
+	if st.Reason == "" {
+		if trouble := e.diskTrouble(r.d); trouble != "" {
+			st.Reason, st.Message = fault.ReasonName(metav1.Reason_REASON_POOL_UNHEALTHY), trouble
+		}
 	}
 	r.describeDevices(st)
 	e.mu.Lock()

@@ -33,6 +33,8 @@ type Node interface {
 	Domain(vmID string) (driver string, handle []byte, err error)
 	// Pool waits, for a while, until a pool is usable, and names its driver.
 	Pool(ctx context.Context, poolID string) (driver string, err error)
+	// Within lets a call for a pool begin or refuses it; its context ends with the pool's or the lease's, and done is called when the call has.
+	Within(ctx context.Context, driver, poolID, method string) (within context.Context, done func(), err error)
 	// Mark is the mark for an object of this node.
 	Mark(objectID string, generation, epoch int64) *driverv1.OwnershipMark
 	// Stored says that an image copy is complete.

@@ -17,6 +17,11 @@ func (t *Tunnels) upload(ctx context.Context, s *stream, u *agentv1.ImageUploadT
 	if err != nil {
 		return nil, err
 	}
+	ctx, done, err := t.node.Within(ctx, driver, u.GetPoolId(), "ImportImage")
+	if err != nil {
+		return nil, err
+	}
+	defer done()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	imp, err := t.plugins.Storage(driver).ImportImage(ctx)
