@@ -36,6 +36,7 @@ type fakeHost struct {
 	domains  map[string]*domain
 	volumes  map[string]*driverv1.Volume
 	images   map[string]*driverv1.Image
+	snaps    map[string]*driverv1.Snapshot
 	attached map[string]bool
 	holders  map[string]string // nodes that have volumes attached elsewhere
 	pools    map[string]bool   // told to the storage driver's present process
@@ -60,7 +61,7 @@ type domain struct {
 func newHost(t *testing.T) *fakeHost {
 	t.Helper()
 	h := &fakeHost{
-		t: t, changed: make(chan struct{}), domains: map[string]*domain{}, volumes: map[string]*driverv1.Volume{}, images: map[string]*driverv1.Image{},
+		t: t, changed: make(chan struct{}), domains: map[string]*domain{}, volumes: map[string]*driverv1.Volume{}, images: map[string]*driverv1.Image{}, snaps: map[string]*driverv1.Snapshot{},
 		attached: map[string]bool{}, pools: map[string]bool{}, calls: map[string]int{}, fail: map[string]error{}, hang: map[string]bool{}, hung: map[string]bool{}, ended: map[string]int{}, pid: 1000,
 		sinks: map[plugins.Sink]bool{},
 	}
@@ -511,6 +512,30 @@ func (h *fakeHost) ImportImage(s driverv1.StorageDriverService_ImportImageServer
 	return s.SendAndClose(&driverv1.ImportImageResponse{Image: img})
 }
 
+func (h *fakeHost) ListImages(_ context.Context, r *driverv1.ListImagesRequest) (*driverv1.ListImagesResponse, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := &driverv1.ListImagesResponse{}
+	for _, i := range h.images {
+		if i.GetPoolId() == r.GetPoolId() {
+			out.Images = append(out.Images, i)
+		}
+	}
+	return out, nil
+}
+
+func (h *fakeHost) ListSnapshots(_ context.Context, r *driverv1.ListSnapshotsRequest) (*driverv1.ListSnapshotsResponse, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := &driverv1.ListSnapshotsResponse{}
+	for _, s := range h.snaps {
+		if s.GetPoolId() == r.GetPoolId() && (r.GetVolumeId() == "" || s.GetVolumeId() == r.GetVolumeId()) {
+			out.Snapshots = append(out.Snapshots, s)
+		}
+	}
+	return out, nil
+}
+
 // fakePlugins are two plugins, kvm and local, whose processes can be killed.
 type fakePlugins struct {
 	h    *fakeHost
@@ -584,7 +609,7 @@ func (p *fakePlugins) Plugin(name string) (reconcile.Plugin, bool) {
 		Name: name, Running: !p.down[name] && p.instance[name] > 0, Instance: p.instance[name], Reason: "PLUGIN_UNAVAILABLE", Message: "it was killed",
 		Capabilities: &driverv1.GetCapabilitiesResponse{
 			Compute: &driverv1.ComputeCapabilities{},
-			Storage: &driverv1.StorageCapabilities{SharedPools: shared, Features: []driverv1.StorageFeature{driverv1.StorageFeature_STORAGE_FEATURE_RESIZE}},
+			Storage: &driverv1.StorageCapabilities{SharedPools: shared, Features: []driverv1.StorageFeature{driverv1.StorageFeature_STORAGE_FEATURE_RESIZE, driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT}},
 		},
 	}, true
 }

@@ -3,9 +3,12 @@ package daemon
 import (
 	"testing"
 
+	"github.com/limiquantix/limiquantix/proto/fault"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
 
 // orphan is one that the controller was told of; mu is held.
@@ -92,6 +95,57 @@ func TestOrphanIsRemoved(t *testing.T) {
 	if len(l.ctrl.orphans) != 0 || len(l.ctrl.details) != 0 {
 		t.Errorf("what is foreign was reported: %v", l.ctrl.orphans)
 	}
+}
+
+// Snapshots and image copies that nobody wants are listed as volumes are, and not touched.
+func TestKeptOrphans(t *testing.T) {
+	l := newLab(t)
+	l.ctrl.set(pool())
+	mine, foreign := &driverv1.OwnershipMark{ClusterId: testCluster, NodeId: testNode, Epoch: 3}, &driverv1.OwnershipMark{ClusterId: testCluster}
+	l.host.do(func() {
+		l.host.snaps["ssss"] = &driverv1.Snapshot{PoolId: poolID, SnapshotId: "ssss", VolumeId: "vvvv", Mark: mine}
+		l.host.snaps["shared"] = &driverv1.Snapshot{PoolId: poolID, SnapshotId: "shared", VolumeId: "vvvv", Mark: foreign}
+		l.host.images["iiii"] = &driverv1.Image{PoolId: poolID, ImageId: "iiii", Mark: mine}
+		l.host.images["wanted"] = &driverv1.Image{PoolId: poolID, ImageId: "wanted", Mark: mine}
+	})
+	copyOf := func(absent bool, id string) *agentv1.DesiredObject {
+		return &agentv1.DesiredObject{
+			Key: &agentv1.DesiredKey{Kind: agentv1.DesiredKind_DESIRED_KIND_IMAGE, Id: id + "-here"},
+			Object: &agentv1.DesiredObject_Image{Image: &agentv1.DesiredImage{
+				PoolId: poolID, Epoch: 4, Absent: absent, Image: &storagev1.Image{Meta: &metav1.ObjectMeta{Id: id}},
+			}},
+		}
+	}
+	l.ctrl.set(copyOf(false, "wanted"))
+	l.ctrl.wait("the orphans", func() bool {
+		s, i := l.ctrl.orphan("ssss"), l.ctrl.orphan("iiii")
+		return len(l.ctrl.orphans) == 2 && s.GetKind() == "snapshot" && i.GetKind() == "image" && s.GetPoolId() == poolID && i.GetEpoch() == 3
+	})
+	l.ctrl.set(copyOf(true, "iiii")) // wanted gone: it goes
+	l.ctrl.wait("one orphan less", func() bool { return len(l.ctrl.orphans) == 1 && l.ctrl.images["iiii"].GetAbsent() })
+	if l.host.count("DeleteSnapshot") != 0 {
+		t.Error("an orphan was touched")
+	}
+}
+
+// A volume that a VM uses no more is detached, however often that fails at first.
+func TestUnusedVolumeIsDetached(t *testing.T) {
+	l := newLab(t)
+	l.ctrl.set(pool())
+	l.ctrl.set(volume(volID))
+	l.ctrl.set(volume("second"))
+	two := func(v *agentv1.DesiredVM) {
+		v.Spec.Disks = append(v.Spec.Disks, &computev1.Disk{Name: "data"})
+		v.Volumes = append(v.Volumes, &agentv1.VMVolume{DiskName: "data", VolumeId: "second"})
+	}
+	l.ctrl.set(vm(1, two))
+	l.ctrl.waitPhase(vmID, 1, phaseRunning)
+	l.host.do(func() { l.host.fail["DetachVolume"] = fault.New(metav1.Reason_REASON_BACKEND_FAILED, "not now") })
+	l.ctrl.set(vm(2))
+	l.ctrl.waitPhase(vmID, 2, phaseRunning)
+	l.host.wait("a try that fails", func() bool { return l.host.calls["DetachVolume"] > 0 && l.host.attached["second"] })
+	l.host.do(func() { delete(l.host.fail, "DetachVolume") })
+	l.host.wait("the volume detached", func() bool { return !l.host.attached["second"] && l.host.attached[volID] })
 }
 
 // surveys holds after n more lists of domains.

@@ -208,8 +208,12 @@ func (r *vmRun) undoAttach(ctx context.Context, list []realised.Attachment) {
 	}
 }
 
-// detachUnused detaches volumes that the VM does not use any more.
-func (r *vmRun) detachUnused(ctx context.Context) {
+// detachRetry is how often it is tried to detach what a VM uses no more.
+const detachRetry = 5 * time.Second
+
+// detachUnused detaches volumes that the VM does not use any more, once its definition is without them; false when some is left that has to be tried again.
+func (r *vmRun) detachUnused(ctx context.Context) (done bool) {
+	done = true
 	ids := volumeIDs(r.d)
 	for _, a := range slices.Clone(r.rec.Attachments) {
 		used := false
@@ -220,9 +224,11 @@ func (r *vmRun) detachUnused(ctx context.Context) {
 			continue
 		}
 		if err := r.detach(ctx, a); err != nil {
-			r.e.log.Warn("volume cannot be detached", "vm", r.d.GetVmId(), "volume", a.VolumeID, "error", err)
+			done = false
+			r.e.log.Warn("volume cannot be detached", "vm", r.d.GetVmId(), "volume", a.VolumeID, "error", err, "retry", detachRetry)
 		}
 	}
+	return done
 }
 
 // detachAll detaches everything, last one first.

@@ -38,7 +38,9 @@ func (e *Engine) reconcileImage(ctx context.Context, w *want) (time.Duration, st
 			_, err := e.plugins.Storage(driver).DeleteImage(ctx, &driverv1.DeleteImageRequest{PoolId: pool, ImageId: id})
 			return err
 		})
-		rep.Absent = err == nil
+		if rep.Absent = err == nil; rep.Absent {
+			e.keptGone(keptImage, pool, id)
+		}
 	} else if err == nil {
 		var img *driverv1.Image
 		err = e.poolCall(ctx, driver, pool, "GetImage", usualCall, func(ctx context.Context) error {

@@ -59,6 +59,7 @@ func (e *Engine) reconcileSnapshot(ctx context.Context, w *want) (time.Duration,
 	rep := &agentv1.VolumeSnapshotReport{SnapshotId: r.key.ID, Epoch: d.GetEpoch(), Absent: d.GetAbsent()}
 	if d.GetAbsent() {
 		e.store.Delete(r.key)
+		e.keptGone(keptSnapshot, r.pool, r.key.ID)
 	} else {
 		rep.Status = &storagev1.SnapshotStatus{
 			Phase: storagev1.SnapshotPhase_SNAPSHOT_PHASE_READY, ObservedGeneration: d.GetSnapshot().GetMeta().GetGeneration(),

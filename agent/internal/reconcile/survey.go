@@ -17,6 +17,7 @@ const goneKept = time.Hour
 type orphans struct {
 	domains map[string]map[string]*driverv1.Domain // by driver, id; a driver that was never listed is missing
 	volumes map[string]map[string]seenVolume       // by pool, id
+	kept    map[string]map[storedKey]seenVolume    // snapshots and image copies, by pool
 	since   map[string]time.Time                   // by kind/id
 	told    string                                 // what was reported last
 
@@ -33,7 +34,7 @@ type seenVolume struct {
 }
 
 func newOrphans() orphans {
-	return orphans{domains: map[string]map[string]*driverv1.Domain{}, volumes: map[string]map[string]seenVolume{}, since: map[string]time.Time{}, told: "never", left: map[realised.Key]int{}, listed: map[string]int{}}
+	return orphans{domains: map[string]map[string]*driverv1.Domain{}, volumes: map[string]map[string]seenVolume{}, kept: map[string]map[storedKey]seenVolume{}, since: map[string]time.Time{}, told: "never", left: map[realised.Key]int{}, listed: map[string]int{}}
 }
 
 // next is the turn of a listing that begins, or of an object that is left.
@@ -58,6 +59,7 @@ func (o *orphans) gone(kind, id string) {
 // poolGone forgets what was listed in a pool that was let go of.
 func (o *orphans) poolGone(pool string) {
 	delete(o.volumes, pool)
+	delete(o.kept, pool)
 }
 
 func (o *orphans) sawDomain(driver string, d *driverv1.Domain) {
@@ -148,7 +150,7 @@ func (e *Engine) surveyOnce(ctx context.Context) {
 	}
 	for _, pool := range e.usablePools() {
 		n++
-		e.wg.Go(func() { e.surveyVolumes(ctx, pool); done <- struct{}{} })
+		e.wg.Go(func() { e.surveyVolumes(ctx, pool); e.surveyKept(ctx, pool); done <- struct{}{} })
 	}
 	for range n {
 		<-done

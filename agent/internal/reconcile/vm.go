@@ -86,7 +86,11 @@ func (e *Engine) reconcileVM(ctx context.Context, w *want) (time.Duration, strin
 		r.doing = doingWords(dec.Do)
 		e.progress.doing(r.key, r.doing)
 		if dec.Do == actNone || dec.Do == actWait {
-			return r.settle(dec)
+			after, result := r.settle(dec)
+			if dec.Do == actNone && !d.GetAbsent() && !r.detachUnused(ctx) && (after == never || after > detachRetry) {
+				after = detachRetry
+			}
+			return after, result
 		}
 		if transitional(dec.Do) {
 			r.s.phases.enter(d.GetGeneration(), dec.Step, e.now())
@@ -327,7 +331,6 @@ func (r *vmRun) update(ctx context.Context) error {
 	if err == nil {
 		r.defined()
 		r.keep()
-		r.detachUnused(ctx)
 	}
 	return err
 }
