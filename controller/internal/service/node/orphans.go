@@ -117,6 +117,10 @@ func (s *Service) RemoveOrphan(ctx context.Context, req *connect.Request[compute
 
 // mayRemove refuses what is wanted after all, and a volume that an orphan domain on the node may have open.
 func (s *Service) mayRemove(row *state.Row, o *computev1.Orphan) error {
+	if k := o.GetKind(); k != "volume" && k != "domain" {
+		return fault.New(metav1.Reason_REASON_NO_CAPABILITY, "orphans of kind %s are listed and not removed", k).
+			WithRemedy("remove it with the tools of its backend")
+	}
 	kind := state.KindVM
 	if o.GetKind() == "volume" {
 		kind = state.KindVolume
