@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
@@ -30,6 +31,13 @@ type Plugin struct {
 	LogLevel slog.Leveler // what is logged; info when nil
 	OnExit   func()       // called once when the plugin ends in good order; may be nil
 }
+
+// A host that is stopped, and not gone, cannot end its calls: another node may be told to go on with them. So a host that is silent is asked for a sign of life, and the calls of one
+// that gives none end. Together this is well below the lease by which an agent works on shared pools.
+const (
+	hostSilent = 2 * time.Second
+	hostAnswer = 3 * time.Second
+)
 
 var validName = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$`)
 
@@ -138,6 +146,7 @@ func kindsOf(p Plugin) []driverv1.DriverKind {
 func (s *server) newGRPC(opts []grpc.ServerOption) *grpc.Server {
 	opts = append(opts,
 		grpc.MaxRecvMsgSize(MaxMessageBytes), grpc.MaxSendMsgSize(MaxMessageBytes),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: hostSilent, Timeout: hostAnswer}),
 		grpc.ChainUnaryInterceptor(s.guard.unary(s.logger)), grpc.ChainStreamInterceptor(s.guard.stream(s.logger)),
 	)
 	g := grpc.NewServer(opts...)
