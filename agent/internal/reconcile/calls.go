@@ -93,7 +93,7 @@ func (e *Engine) observed(ctx context.Context, plugin, pool, method string, f fu
 	code := codes.OK
 	if err != nil {
 		fe := fault.From(err)
-		if code = fe.Code; code == codes.DeadlineExceeded && fe.Reason == metav1.Reason_REASON_UNSPECIFIED {
+		if code = fe.Code; code == codes.DeadlineExceeded && (ctx.Err() != nil || fe.Reason == metav1.Reason_REASON_UNSPECIFIED) { // ours, not the driver's word
 			fe = fault.New(metav1.Reason_REASON_BACKEND_TIMEOUT, "plugin %s did not answer %s within %s", plugin, method, people(time.Since(begin)))
 		}
 		err = e.whyEnded(ctx, pool, fe)

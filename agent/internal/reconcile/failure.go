@@ -79,6 +79,7 @@ func delay(kind failureKind, failures int, jitter float64) time.Duration {
 type problem struct {
 	reason    string
 	message   string
+	what      string // the message without when it is tried next
 	kind      failureKind
 	retry     time.Duration // never: not before something changes
 	permanent bool
@@ -90,14 +91,18 @@ func problemOf(doing string, err error, failures int) problem {
 	kind := kindOf(err)
 	p := problem{kind: kind, retry: delay(kind, failures, rand.Float64()), permanent: kind == failPermanent}
 	p.reason = reasonOf(f)
-	p.message = fmt.Sprintf("%s: %s", doing, f.Error())
-	switch {
-	case p.permanent:
-		p.message += "; not tried again until it is changed"
-	default:
-		p.message += "; next try in " + people(p.retry)
+	p.what = fmt.Sprintf("%s: %s", doing, f.Error())
+	p.message = p.what + "; not tried again until it is changed"
+	if !p.permanent {
+		p.retryIn(p.retry)
 	}
 	return p
+}
+
+// retryIn says when it is tried next.
+func (p *problem) retryIn(d time.Duration) {
+	p.retry = d
+	p.message = p.what + "; next try in " + people(d)
 }
 
 func reasonOf(f *fault.Error) string {

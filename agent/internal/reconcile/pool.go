@@ -151,20 +151,20 @@ func (e *Engine) poolFailed(w *want, p Plugin, err error) (time.Duration, string
 	tries := s.failures
 	pr := problemOf(poolVerb(d), err, tries)
 	s.problem, s.reason = err.Error(), pr.reason
+	switch {
+	case pr.retry == never:
+		pr.retryIn(5 * time.Minute) // parameters may be right and the host not
+	case late:
+		pr.retryIn(min(delay(failRetry, tries, 0)+time.Second, e.poolEvery))
+	case pr.kind != failSlow:
+		pr.retryIn(min(pr.retry, e.poolEvery))
+	}
 	status := &storagev1.PoolNodeStatus{
 		NodeId: e.node, Health: storagev1.PoolHealth_POOL_HEALTH_UNHEALTHY, Reason: pr.reason, Message: pr.message, ObserveTime: timestamppb.New(e.now()),
 		ObservedGeneration: d.GetPool().GetMeta().GetGeneration(), Shared: p.Capabilities.GetStorage().GetSharedPools(),
 		CapacityBytes: s.pool.GetCapacityBytes(), UsedBytes: s.pool.GetUsedBytes(),
 	}
 	e.mu.Unlock()
-	switch {
-	case pr.retry == never:
-		pr.retry = 5 * time.Minute // parameters may be right and the host not
-	case late:
-		pr.retry = min(delay(failRetry, tries, 0)+time.Second, e.poolEvery)
-	case pr.kind != failSlow:
-		pr.retry = min(pr.retry, e.poolEvery)
-	}
 	e.progress.failed(k, poolVerb(d), err, tries, pr.retry)
 	if e.current(w) {
 		e.reporter.Pool(&agentv1.PoolReport{PoolId: id, Status: status})
