@@ -10,6 +10,7 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/scheduler"
 	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
+	"github.com/limiquantix/limiquantix/proto/fault"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
@@ -39,6 +40,9 @@ func (s *Service) why(row *state.Row, fit *scheduler.Explanation) *computev1.Exp
 		x.Summary = "is as wanted"
 		if nodeName != "" {
 			x.Summary += ", on node " + nodeName
+		}
+		if st.GetReason() == fault.ReasonName(metav1.Reason_REASON_POOL_UNHEALTHY) { // it runs, and a disk of it does not work
+			x.Summary += "; " + st.GetMessage()
 		}
 	case row.Deleting && nodeID == "":
 		x.Summary, x.WaitsFor, x.Since = deletionOf(x.GetParts()), firstOf(x.GetParts()), vm.GetMeta().GetDeleteTime()
