@@ -117,6 +117,11 @@ func TestRBD(t *testing.T) {
 	if took := time.Since(begin); took > 30*time.Second || err == nil || !isTimeout(err) && !fault.Is(err, metav1.Reason_REASON_BACKEND_FAILED) {
 		t.Errorf("start with a wrong key: %v after %s", err, took)
 	}
+	for fault.Is(err, metav1.Reason_REASON_BUSY) || isTimeout(err) { // the start that was given up is being ended
+		if _, err = b.StopDomain(ctx, &driverv1.StopDomainRequest{DomainId: b.id, Force: true}); fault.Is(err, metav1.Reason_REASON_BUSY) {
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
 	ok[*driverv1.StopDomainResponse](t, "stop")(b.StopDomain(ctx, &driverv1.StopDomainRequest{DomainId: b.id, Force: true}))
 	ok[*driverv1.CreateDomainResponse](t, "create")(b.CreateDomain(ctx, &driverv1.CreateDomainRequest{DomainId: b.id, Mark: mark(b.id), Spec: spec}))
 	b.start()

@@ -53,6 +53,8 @@ type Record struct {
 	Gone time.Time `json:"gone,omitzero"`
 	// Restored counts the last restore of a volume that was done.
 	Restored int64 `json:"restored,omitempty"`
+	// Moved is the newest move that was done.
+	Moved int64 `json:"moved,omitempty"`
 	// Begun: taking the snapshot was begun, and something of it may be there.
 	Begun bool `json:"begun,omitempty"`
 	// Quiesced: the guest was at rest when the snapshot was taken, or nothing had the volume open.

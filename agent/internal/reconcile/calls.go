@@ -19,6 +19,7 @@ const (
 	shortCall = 20 * time.Second
 	usualCall = time.Minute
 	longCall  = 15 * time.Minute // copies of whole disks
+	copyCall  = 12 * time.Hour   // the same between pools
 )
 
 // limits bounds concurrent calls: those of one pool among themselves, so that a pool that hangs does not take all of its plugin's.

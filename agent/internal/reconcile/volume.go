@@ -48,7 +48,7 @@ func (e *Engine) reconcileVolume(ctx context.Context, w *want) (time.Duration, s
 	}
 	k := realised.Key{Kind: realised.KindVolume, ID: id}
 	rec, known := e.store.Record(k)
-	done := s.ready && !d.GetAbsent() && s.volume.GetSizeBytes() >= d.GetVolume().GetSpec().GetSizeBytes() && rec.Restored >= d.GetRestore().GetRestoreGeneration()
+	done := s.ready && !d.GetAbsent() && s.volume.GetSizeBytes() >= d.GetVolume().GetSpec().GetSizeBytes() && rec.Restored >= d.GetRestore().GetRestoreGeneration() && rec.Moved >= d.GetMove().GetMoveGeneration()
 	vol := s.volume
 	if d.GetRole() == agentv1.VolumeRole_VOLUME_ROLE_USER { // another node makes it
 		st := d.GetVolume().GetStatus()
@@ -83,7 +83,7 @@ func (e *Engine) reconcileVolume(ctx context.Context, w *want) (time.Duration, s
 		e.store.Put(realised.Record{
 			Kind: k.Kind, ID: id, Driver: e.poolDriver(d.GetVolume().GetSpec().GetPoolId()), PoolID: vol.GetPoolId(), Epoch: d.GetEpoch(),
 			Generation: d.GetVolume().GetMeta().GetGeneration(), Handle: vol.GetHandle(), Made: true,
-			Restored: max(rec.Restored, d.GetRestore().GetRestoreGeneration()),
+			Restored: max(rec.Restored, d.GetRestore().GetRestoreGeneration()), Moved: max(rec.Moved, d.GetMove().GetMoveGeneration()),
 		})
 		e.volumeReady(w, vol)
 		e.dependents(k)
@@ -104,6 +104,22 @@ func (e *Engine) realiseVolume(ctx context.Context, w *want, rec realised.Record
 		return nil, err
 	}
 	c := e.plugins.Storage(driver)
+	if rec.PoolID != pool { // of where it was
+		rec.Handle = nil
+	}
+	if from := d.GetMove().GetFromPoolId(); d.GetAbsent() && from != "" { // on its way: there may be two of it
+		old, err := e.poolReady(from)
+		if err != nil {
+			return nil, err
+		}
+		err = e.poolCall(ctx, old, from, "DeleteVolume", usualCall, func(ctx context.Context) error {
+			_, err := e.plugins.Storage(old).DeleteVolume(ctx, &driverv1.DeleteVolumeRequest{PoolId: from, VolumeId: id})
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
 	if d.GetAbsent() {
 		return nil, e.poolCall(ctx, driver, pool, "DeleteVolume", usualCall, func(ctx context.Context) error {
 			_, err := c.DeleteVolume(ctx, &driverv1.DeleteVolumeRequest{PoolId: pool, VolumeId: id, Handle: rec.Handle})
@@ -116,14 +132,17 @@ func (e *Engine) realiseVolume(ctx context.Context, w *want, rec realised.Record
 		vol = r.GetVolume()
 		return err
 	}
-	if rec.Made {
+	switch {
+	case rec.Moved < d.GetMove().GetMoveGeneration():
+		vol, err = e.moveVolume(ctx, w)
+	case rec.Made:
 		err = e.poolCall(ctx, driver, pool, "GetVolume", usualCall, get)
 		if err != nil && fault.From(err).Code == codes.NotFound && !fault.Is(err, metav1.Reason_REASON_POOL_NOT_FOUND) {
 			// Never made again in silence: a blank disk in place of data is worse than none.
 			return nil, fault.New(metav1.Reason_REASON_VOLUME_NOT_FOUND, "volume %s was made here and is gone from pool %s", id, pool).
 				WithRemedy("bring it back, or delete it")
 		}
-	} else {
+	default:
 		err = e.poolCall(ctx, driver, pool, "CreateVolume", longCall, func(ctx context.Context) error {
 			r, err := c.CreateVolume(ctx, e.createVolume(d))
 			vol = r.GetVolume()
@@ -370,7 +389,7 @@ func (e *Engine) reportVolume(w *want, status *storagev1.VolumeStatus, realised 
 	rep := &agentv1.VolumeReport{VolumeId: d.GetVolume().GetMeta().GetId(), Epoch: d.GetEpoch(), Status: status}
 	if realised {
 		rep.ObservedGeneration = d.GetVolume().GetMeta().GetGeneration()
-		rep.RestoredGeneration = d.GetRestore().GetRestoreGeneration()
+		rep.RestoredGeneration, rep.MovedGeneration = d.GetRestore().GetRestoreGeneration(), d.GetMove().GetMoveGeneration()
 	}
 	e.mu.Lock()
 	if s := e.volumes[d.GetVolume().GetMeta().GetId()]; s != nil {

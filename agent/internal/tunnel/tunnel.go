@@ -143,6 +143,8 @@ func (t *Tunnels) run(o *agentv1.OpenTunnel) error {
 		err = t.consoleLog(ctx, s, p.ConsoleLog)
 	case *agentv1.OpenTunnel_ImageUpload:
 		end.Image, err = t.upload(ctx, s, p.ImageUpload)
+	case *agentv1.OpenTunnel_Export:
+		err = t.export(ctx, s, p.Export)
 	default:
 		err = fault.New(metav1.Reason_REASON_NOT_IMPLEMENTED, "this agent does not know such a tunnel")
 	}

@@ -18,7 +18,7 @@ func (s *session) snapshotCommand() *cobra.Command {
 		Aliases: []string{"snap"},
 		Short:   "Manage snapshots: volumes as they were at one time",
 		Example: "  lqctl snapshot create monday --volume data\n  lqctl snapshot restore monday",
-	}, s.snapshotCreate(), s.snapshotList(), s.snapshotShow(), s.snapshotRestore(), s.snapshotDelete())
+	}, s.snapshotCreate(), s.snapshotList(), s.snapshotShow(), s.snapshotRestore(), s.snapshotExport(), s.snapshotDelete())
 }
 
 // consistencies are the words of --consistency.

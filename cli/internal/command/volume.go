@@ -20,7 +20,7 @@ func (s *session) volumeCommand() *cobra.Command {
 		Aliases: []string{"vol"},
 		Short:   "Manage volumes: disks that stand by themselves",
 		Example: "  lqctl volume create data --size 20G\n  lqctl volume attach data web",
-	}, s.volumeCreate(), s.volumeList(), s.volumeShow(), s.volumeResize(), s.volumeAttach(), s.volumeDetach(), s.volumeDelete())
+	}, s.volumeCreate(), s.volumeList(), s.volumeShow(), s.volumeResize(), s.volumeMove(), s.volumeExport(), s.volumeAttach(), s.volumeDetach(), s.volumeDelete())
 }
 
 func (s *session) volumeCreate() *cobra.Command {
@@ -180,6 +180,36 @@ func (s *session) volumeResize() *cobra.Command {
 			return s.settle(cmd.Context(), c, []accepted{{name: args[0], op: resp.Msg.GetOperation(), object: resp.Msg.GetVolume(), done: "has " + quantity.FormatBytes(size)}}, noWait, false)
 		},
 	}
+	addNoWait(cmd, &noWait)
+	return cmd
+}
+
+func (s *session) volumeMove() *cobra.Command {
+	req := &storagev1.MoveVolumeRequest{}
+	var noWait bool
+	cmd := &cobra.Command{
+		Use:   "move NAME POOL",
+		Short: "Move a volume that nothing uses to another pool",
+		Long: "Moves a volume that nothing uses, and that has no snapshots, to another pool. One node that reaches both copies it; it is deleted\n" +
+			"where it was once it is whole where it shall be, so that whatever breaks in between one of the two is the volume.",
+		Example:           "  lqctl volume move data rbd",
+		Args:              exactly("NAME", "POOL"),
+		ValidArgsFunction: completeArgs(1, s.volumeNames),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, project, err := s.dial()
+			if err != nil {
+				return err
+			}
+			req.Id, req.Pool, req.ProjectId = args[0], args[1], project
+			resp, err := c.Volumes.MoveVolume(cmd.Context(), connect.NewRequest(req))
+			if err != nil {
+				return err
+			}
+			return s.settle(cmd.Context(), c, []accepted{{name: args[0], op: resp.Msg.GetOperation(), object: resp.Msg.GetVolume(), done: "lies in pool " + args[1]}}, noWait, false)
+		},
+	}
+	cmd.Flags().StringVar(&req.Node, "node", "", "node that shall hold it, in a pool that is each node's own; default: chosen")
+	complete(cmd, "node", s.nodeNames)
 	addNoWait(cmd, &noWait)
 	return cmd
 }

@@ -136,6 +136,32 @@ func (v volumes) ResizeVolume(_ context.Context, req *connect.Request[storagev1.
 	return connect.NewResponse(&storagev1.ResizeVolumeResponse{Volume: vol, Operation: v.operate("ResizeVolume", "Volume", vol.GetMeta())}), nil
 }
 
+func (v volumes) MoveVolume(_ context.Context, req *connect.Request[storagev1.MoveVolumeRequest]) (*connect.Response[storagev1.MoveVolumeResponse], error) {
+	v.Lock()
+	defer v.Unlock()
+	vol, err := v.find(req.Msg.GetId())
+	if err != nil {
+		return nil, err
+	}
+	vol.Spec.PoolId = req.Msg.GetPool()
+	return connect.NewResponse(&storagev1.MoveVolumeResponse{Volume: vol, Operation: v.operate("MoveVolume", "Volume", vol.GetMeta())}), nil
+}
+
+func (v volumes) ExportVolume(_ context.Context, req *connect.Request[storagev1.ExportVolumeRequest], s *connect.ServerStream[storagev1.ExportVolumeResponse]) error {
+	if name := req.Msg.GetVolume(); name != "" {
+		v.Lock()
+		_, err := v.find(name)
+		v.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	if err := s.Send(&storagev1.ExportVolumeResponse{Data: []byte("content"), SizeBytes: 1 << 20}); err != nil {
+		return err
+	}
+	return s.Send(&storagev1.ExportVolumeResponse{Offset: 7, HoleBytes: 1<<20 - 7, SizeBytes: 1 << 20})
+}
+
 func (v volumes) AttachVolume(_ context.Context, req *connect.Request[storagev1.AttachVolumeRequest]) (*connect.Response[storagev1.AttachVolumeResponse], error) {
 	v.Lock()
 	defer v.Unlock()

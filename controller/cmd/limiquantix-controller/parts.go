@@ -66,7 +66,7 @@ func newParts(c *controller, leader *state.Leader) *parts {
 			Operation:     operation.New(operation.Config{Cache: c.cache, Runner: runner, History: history, Now: time.Now}),
 			StoragePool:   pool.New(pool.Config{Cache: c.cache, Runner: runner, Sealer: sealer, Now: time.Now}),
 			Image:         images,
-			Volume:        volume.New(volume.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
+			Volume:        volume.New(volume.Config{Cache: c.cache, Runner: runner, Tunnels: tunnels, Now: time.Now}),
 			Snapshot:      snapshot.New(snapshot.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
 			Network:       unimplemented.Network{},
 			SecurityGroup: unimplemented.SecurityGroup{},

@@ -22,6 +22,7 @@ const (
 	VerbCreateVolume = "CreateVolume"
 	VerbUpdateVolume = "UpdateVolume"
 	VerbResizeVolume = "ResizeVolume"
+	VerbMoveVolume   = "MoveVolume"
 	VerbAttachVolume = "AttachVolume"
 	VerbDetachVolume = "DetachVolume"
 	VerbDeleteVolume = "DeleteVolume"

@@ -82,6 +82,9 @@ func (w *worker) relieve(row, node *state.Row, silent, over bool) *state.Writer 
 		if w.doomed(row) { // its VM has left every node
 			rec.Volume.Status.Attachments = nil
 		}
+		if domain.Moving(rec) && !w.shared(rec.GetMove().GetFromPoolId()) { // only that node has what is to be moved
+			return nil
+		}
 		if domain.UsedOn(rec.GetVolume()) != "" { // a hypervisor there may have it open: nobody else may touch it
 			return nil
 		}

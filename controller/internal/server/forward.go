@@ -23,10 +23,11 @@ import (
 
 // leaderOnly are the methods that need the streams of agents or what they told, which the leader alone has. Other controllers pass them on to it.
 var leaderOnly = map[string]bool{
-	computev1connect.VMServiceOpenConsoleProcedure:    true,
-	computev1connect.VMServiceGetConsoleLogProcedure:  true,
-	computev1connect.VMServiceListVMEventsProcedure:   true,
-	storagev1connect.ImageServiceUploadImageProcedure: true,
+	computev1connect.VMServiceOpenConsoleProcedure:      true,
+	computev1connect.VMServiceGetConsoleLogProcedure:    true,
+	computev1connect.VMServiceListVMEventsProcedure:     true,
+	storagev1connect.ImageServiceUploadImageProcedure:   true,
+	storagev1connect.VolumeServiceExportVolumeProcedure: true,
 }
 
 const (

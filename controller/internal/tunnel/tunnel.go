@@ -7,6 +7,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
@@ -14,11 +15,6 @@ import (
 
 // window is how many messages from the node may wait for the reader.
 const window = 2
-
-type chunk struct {
-	data   []byte
-	offset int64
-}
 
 type outgoing struct {
 	message *agentv1.TunnelResponse
@@ -31,8 +27,8 @@ type tunnel struct {
 	release func()      // takes it out of the hub
 	unhook  func() bool // from the opener's ctx
 
-	dialled chan struct{} // closed when the agent has dialled
-	in      chan chunk    // closed once ended is set
+	dialled chan struct{}  // closed when the agent has dialled
+	in      chan seam.Part // closed once ended is set
 	out     chan outgoing
 	closed  chan struct{} // closed by Close or the end of the opener's ctx
 	readEnd chan struct{} // closed once ended is set
@@ -53,7 +49,7 @@ func newTunnel(nodeID string) *tunnel {
 	t := &tunnel{
 		nodeID:  nodeID,
 		dialled: make(chan struct{}),
-		in:      make(chan chunk, window),
+		in:      make(chan seam.Part, window),
 		out:     make(chan outgoing),
 		closed:  make(chan struct{}),
 		readEnd: make(chan struct{}),
@@ -122,15 +118,15 @@ func (t *tunnel) send(message *agentv1.TunnelResponse) error {
 }
 
 // Recv implements seam.Tunnel.
-func (t *tunnel) Recv() ([]byte, int64, error) {
+func (t *tunnel) Recv() (seam.Part, error) {
 	select {
 	case c, ok := <-t.in:
 		if !ok {
-			return nil, 0, t.ended
+			return seam.Part{}, t.ended
 		}
-		return c.data, c.offset, nil
+		return c, nil
 	case <-t.closed:
-		return nil, 0, t.errClosed()
+		return seam.Part{}, t.errClosed()
 	}
 }
 
@@ -239,7 +235,7 @@ func (t *tunnel) read(stream agentv1.AgentService_TunnelServer) {
 			return
 		}
 		select {
-		case t.in <- chunk{data: m.GetData(), offset: m.GetOffset()}:
+		case t.in <- seam.Part{Data: m.GetData(), Offset: m.GetOffset(), Hole: m.GetHoleBytes()}:
 		case <-t.closed:
 			t.ended = t.errClosed()
 			return

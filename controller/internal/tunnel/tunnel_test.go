@@ -149,10 +149,10 @@ func TestBothDirectionsAndResult(t *testing.T) {
 	if err := errors.Join(agent.stream.Send(first), agent.stream.Send(end(&agentv1.TunnelEnd{Image: &agentv1.ImageCopyReport{ImageId: "i"}}))); err != nil {
 		t.Fatal(err)
 	}
-	if b, off, err := tun.Recv(); string(b) != "hello" || off != 7 || err != nil {
-		t.Fatal(b, off, err)
+	if b, err := tun.Recv(); string(b.Data) != "hello" || b.Offset != 7 || err != nil {
+		t.Fatal(b, err)
 	}
-	if _, _, err := tun.Recv(); !errors.Is(err, io.EOF) {
+	if _, err := tun.Recv(); !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
 	if tun.Result().GetImageId() != "i" {
@@ -169,7 +169,7 @@ func TestNodeEndsWithFault(t *testing.T) {
 	if err := agent.stream.Send(end(&agentv1.TunnelEnd{Code: int32(codes.DataLoss), Reason: "CHECKSUM_MISMATCH", Message: "not what was declared"})); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := tun.Recv(); !fault.Is(err, metav1.Reason_REASON_CHECKSUM_MISMATCH) || status.Code(err) != codes.DataLoss {
+	if _, err := tun.Recv(); !fault.Is(err, metav1.Reason_REASON_CHECKSUM_MISMATCH) || status.Code(err) != codes.DataLoss {
 		t.Error(err)
 	}
 	if err := tun.Send([]byte("more")); !fault.Is(err, metav1.Reason_REASON_CHECKSUM_MISMATCH) {
@@ -181,7 +181,7 @@ func TestConnectionBreaks(t *testing.T) {
 	r := newRig(t, 0)
 	tun, agent := r.pair(t, t.Context())
 	agent.cancel()
-	if _, _, err := tun.Recv(); !fault.Is(err, metav1.Reason_REASON_NODE_UNREACHABLE) {
+	if _, err := tun.Recv(); !fault.Is(err, metav1.Reason_REASON_NODE_UNREACHABLE) {
 		t.Error(err)
 	}
 	if err := tun.Send([]byte("x")); !fault.Is(err, metav1.Reason_REASON_NODE_UNREACHABLE) {
@@ -303,7 +303,7 @@ func TestProtocolBreaches(t *testing.T) {
 	if _, err := agent.stream.Recv(); !fault.Is(err, metav1.Reason_REASON_LIMIT_EXCEEDED) {
 		t.Error(err)
 	}
-	if _, _, err := tun.Recv(); !fault.Is(err, metav1.Reason_REASON_LIMIT_EXCEEDED) {
+	if _, err := tun.Recv(); !fault.Is(err, metav1.Reason_REASON_LIMIT_EXCEEDED) {
 		t.Error(err)
 	}
 }

@@ -160,7 +160,7 @@ func (u *upload) carry(ctx context.Context, stream uploadStream) error {
 			return
 		}
 		for c.err == nil {
-			_, _, c.err = c.tunnel.Recv()
+			_, c.err = c.tunnel.Recv()
 		}
 		if errors.Is(c.err, io.EOF) {
 			c.result, c.err = c.tunnel.Result(), nil
@@ -205,7 +205,7 @@ func (c *carrier) explain() {
 	if c.tunnel == nil || !errors.Is(c.err, io.EOF) {
 		return
 	}
-	if _, _, err := c.tunnel.Recv(); err != nil && !errors.Is(err, io.EOF) {
+	if _, err := c.tunnel.Recv(); err != nil && !errors.Is(err, io.EOF) {
 		c.err = err
 		return
 	}

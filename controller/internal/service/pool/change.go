@@ -221,6 +221,13 @@ func (s *Service) checkUnused(row *state.Row) error {
 	if v := s.cfg.Cache.Find(state.Query{Kind: state.KindVolume, Pool: row.ID, Limit: 1}).Rows; len(v) > 0 {
 		return inUse("volume", v[0].Name, v[0].ID)
 	}
+	leaving := func(r *state.Row) bool {
+		rec := r.Volume()
+		return domain.Moving(rec) && rec.GetMove().GetFromPoolId() == row.ID
+	}
+	if v := s.cfg.Cache.Find(state.Query{Kind: state.KindVolume, Phases: []int32{int32(storagev1.VolumePhase_VOLUME_PHASE_MOVING), int32(storagev1.VolumePhase_VOLUME_PHASE_DELETING), int32(storagev1.VolumePhase_VOLUME_PHASE_FAILED)}, Limit: 1, Keep: leaving}).Rows; len(v) > 0 {
+		return inUse("what is left of volume", v[0].Name, v[0].ID)
+	}
 	if v := s.cfg.Cache.Find(state.Query{Kind: state.KindSnapshot, Pool: row.ID, Limit: 1}).Rows; len(v) > 0 {
 		return inUse("snapshot", v[0].Name, v[0].ID)
 	}

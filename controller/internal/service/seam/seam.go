@@ -23,12 +23,19 @@ type Tunnels interface {
 	Open(ctx context.Context, nodeID string, open *agentv1.OpenTunnel) (Tunnel, error)
 }
 
+// Part is what came through a tunnel at once.
+type Part struct {
+	Data   []byte
+	Offset int64 // of Data, in a console log or an export
+	Hole   int64 // length of a hole in an export: zeros, and no Data
+}
+
 // Tunnel is one open channel. Send and Recv may be called concurrently with each other.
 type Tunnel interface {
 	// Send sends bytes to the node, at most 1 MiB at a time; it blocks while the node does not read.
 	Send(data []byte) error
 	// Recv waits for bytes from the node. io.EOF: the node ended well. A node that ended with an error gives it as a fault.
-	Recv() (data []byte, offset int64, err error)
+	Recv() (Part, error)
 	// CloseSend says that nothing more will be sent.
 	CloseSend() error
 	// Result is what the node's ending said about an image that was uploaded; nil before Recv gave io.EOF, and for other tunnels.

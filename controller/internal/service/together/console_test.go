@@ -33,15 +33,15 @@ func (c *chatter) CloseSend() error                 { return nil }
 func (c *chatter) Result() *agentv1.ImageCopyReport { return nil }
 func (c *chatter) Close()                           { c.once.Do(func() { close(c.closed) }) }
 
-func (c *chatter) Recv() ([]byte, int64, error) {
+func (c *chatter) Recv() (seam.Part, error) {
 	c.reading.Add(1)
 	defer c.reading.Add(-1)
 	select {
 	case <-c.closed:
 		time.Sleep(50 * time.Millisecond) // what was under way arrives
-		return nil, 0, io.EOF
+		return seam.Part{}, io.EOF
 	case <-time.After(time.Millisecond):
-		return []byte("x"), 0, nil
+		return seam.Part{Data: []byte("x")}, nil
 	}
 }
 

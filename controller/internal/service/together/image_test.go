@@ -57,16 +57,16 @@ func (t *fakeTunnel) Send(data []byte) error {
 	return nil
 }
 
-func (t *fakeTunnel) Recv() ([]byte, int64, error) {
+func (t *fakeTunnel) Recv() (seam.Part, error) {
 	t.f.mu.Lock()
 	broken, n := t.f.broken[t.node], int64(t.f.got[t.node].Len())
 	t.f.mu.Unlock()
 	if broken {
-		return nil, 0, fault.New(metav1.Reason_REASON_NO_SPACE, "the disk is full")
+		return seam.Part{}, fault.New(metav1.Reason_REASON_NO_SPACE, "the disk is full")
 	}
 	<-t.ended
 	t.result = &agentv1.ImageCopyReport{ImageId: t.image, Ready: true, VirtualSizeBytes: 4096, ContentBytes: n}
-	return nil, 0, io.EOF
+	return seam.Part{}, io.EOF
 }
 
 func (t *fakeTunnel) CloseSend() error                 { close(t.ended); return nil }

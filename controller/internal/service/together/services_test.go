@@ -68,7 +68,7 @@ func newServices(s store.Store) *services {
 	out.NodeAgent = node.NewAgent(out.Node)
 	out.Image = image.New(image.Config{Cache: cache, Runner: runner, Tunnels: tunnels, Now: now, Log: log})
 	out.Pool = pool.New(pool.Config{Cache: cache, Runner: runner, Sealer: clearBox{}, Now: now})
-	out.Volume = volume.New(volume.Config{Cache: cache, Runner: runner, Now: now})
+	out.Volume = volume.New(volume.Config{Cache: cache, Runner: runner, Tunnels: tunnels, Now: now})
 	out.Snapshot = snapshot.New(snapshot.Config{Cache: cache, Runner: runner, Now: now})
 	out.loops = placement.New(placement.Config{
 		Store: s, Cache: cache, Index: index, Live: live, History: history, Uploading: out.Image.Uploading,

@@ -35,14 +35,14 @@ func (s *Service) GetConsoleLog(ctx context.Context, req *connect.Request[comput
 	}
 	defer tunnel.Close()
 	for {
-		data, offset, err := tunnel.Recv()
+		part, err := tunnel.Recv()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return request.Fault(err)
 		}
-		if err := stream.Send(&computev1.GetConsoleLogResponse{Offset: offset, Data: data}); err != nil {
+		if err := stream.Send(&computev1.GetConsoleLogResponse{Offset: part.Offset, Data: part.Data}); err != nil {
 			return err
 		}
 	}
@@ -114,14 +114,14 @@ func (s *Service) typeIn(stream *connect.BidiStream[computev1.OpenConsoleRequest
 
 func (s *Service) printOut(stream *connect.BidiStream[computev1.OpenConsoleRequest, computev1.OpenConsoleResponse], tunnel seam.Tunnel) error {
 	for {
-		data, _, err := tunnel.Recv()
+		part, err := tunnel.Recv()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return request.Fault(err)
 		}
-		if err := stream.Send(&computev1.OpenConsoleResponse{Data: data}); err != nil {
+		if err := stream.Send(&computev1.OpenConsoleResponse{Data: part.Data}); err != nil {
 			return err
 		}
 	}

@@ -11,7 +11,7 @@ import (
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
-	"github.com/limiquantix/limiquantix/controller/internal/service/unimplemented"
+	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/controller/internal/store"
 	"github.com/limiquantix/limiquantix/proto/fault"
@@ -27,7 +27,9 @@ import (
 type Config struct {
 	Cache  *state.Cache
 	Runner *request.Runner
-	Now    func() time.Time
+	// Tunnels carry exports; nil until the process has them.
+	Tunnels func() seam.Tunnels
+	Now     func() time.Time
 }
 
 // Service implements storagev1connect.VolumeServiceHandler.
@@ -189,16 +191,6 @@ func staleEtag(row *state.Row, etag string) func(store.Check) error {
 		}
 		return domain.CheckEtag(etag, c.Current.ModRevision)
 	}
-}
-
-// MoveVolume comes later.
-func (s *Service) MoveVolume(context.Context, *connect.Request[storagev1.MoveVolumeRequest]) (*connect.Response[storagev1.MoveVolumeResponse], error) {
-	return nil, unimplemented.StorageMethod("MoveVolume")
-}
-
-// ExportVolume comes later.
-func (s *Service) ExportVolume(context.Context, *connect.Request[storagev1.ExportVolumeRequest], *connect.ServerStream[storagev1.ExportVolumeResponse]) error {
-	return unimplemented.StorageMethod("ExportVolume")
 }
 
 // PhaseName is a volume's phase for people.

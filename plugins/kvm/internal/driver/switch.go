@@ -2,6 +2,7 @@ package driver
 
 import (
 	"context"
+	"strings"
 
 	"github.com/digitalocean/go-libvirt"
 
@@ -58,6 +59,9 @@ func (d *Driver) SwitchDisk(ctx context.Context, req *driverv1.SwitchDiskRequest
 			return l.DomainSnapshotCreateXML(have.lv, text, uint32(switchFlags))
 		})
 		if err != nil {
+			err = s.switched(ctx, have.GetDomainId(), req.GetDiskId(), file.GetPath(), err)
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -75,4 +79,24 @@ func (d *Driver) SwitchDisk(ctx context.Context, req *driverv1.SwitchDiskRequest
 		return nil, err
 	}
 	return &driverv1.SwitchDiskResponse{Domain: have.Domain}, nil
+}
+
+// locked is what QEMU says of an overlay that it has open already.
+const locked = `Failed to get "write" lock`
+
+// switched looks whether a switch that failed was done all the same: an earlier call that was given up may have come first.
+func (s setting) switched(ctx context.Context, domain, disk, path string, cause error) error {
+	if !strings.Contains(cause.Error(), locked) {
+		return cause
+	}
+	now, err := s.find(ctx, domain)
+	if err != nil {
+		return cause
+	}
+	if now.live != nil {
+		if dev, ok := now.live.Disk(disk); ok && dev.Source == path {
+			return nil
+		}
+	}
+	return fault.New(metav1.Reason_REASON_BUSY, "%w", cause).WithRemedy("an earlier call that was given up is switching it: ask again")
 }
