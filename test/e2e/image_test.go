@@ -95,11 +95,11 @@ func TestImagesByURL(t *testing.T) {
 	}
 }
 
-// poolFiles are the files of the node's pools.
+// poolFiles are the files of the node's pools, but for those that say whose a pool is.
 func poolFiles(t *testing.T, dir string) (files []string) {
 	t.Helper()
 	err := filepath.WalkDir(filepath.Join(dir, "state"), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() && strings.Contains(path, "/pools/") {
+		if err == nil && d.Type().IsRegular() && strings.Contains(path, "/pools/") && d.Name() != ".limiquantix-pool" {
 			files = append(files, path)
 		}
 		return err
