@@ -197,6 +197,12 @@ func TestVolumes(t *testing.T) {
 	}
 	l.ctrl.wait("the volume", ready)
 	l.ctrl.wait("the image", func() bool { return l.ctrl.images[img].GetReady() })
+	l.host.wait("two more surveys", surveys(l, 2))
+	l.ctrl.mu.Lock()
+	if o := l.ctrl.orphan(img); o != nil { // the controller wants it when it has heard of it
+		t.Errorf("a copy that has just come is an orphan: %v", o)
+	}
+	l.ctrl.mu.Unlock()
 	l.ctrl.set(volume(volID, from, func(v *agentv1.DesiredVolume) { v.Volume.Spec.SizeBytes, v.Volume.Meta.Generation = 4<<20, 2 }))
 	l.ctrl.wait("the larger volume", func() bool {
 		v := l.ctrl.volumes[volID]

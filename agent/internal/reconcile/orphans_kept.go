@@ -2,7 +2,9 @@ package reconcile
 
 import (
 	"context"
+	"maps"
 	"slices"
+	"time"
 
 	"github.com/limiquantix/limiquantix/agent/internal/realised"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
@@ -16,6 +18,15 @@ const (
 	keptSnapshot = "snapshot"
 	keptImage    = "image"
 )
+
+// storedGrace is how long a copy that came by an upload may be there before a controller that was told of it wants it.
+const storedGrace = time.Minute
+
+// noteStored notes that a copy of an image has just come by an upload. mu is held.
+func (e *Engine) noteStored(image string) {
+	e.orphans.stored[image] = e.now()
+	maps.DeleteFunc(e.orphans.stored, func(_ string, at time.Time) bool { return e.now().Sub(at) > storedGrace })
+}
 
 // surveyKept lists the snapshots and image copies of a pool that carry this node's mark. What lies in a shared pool has the cluster's, and is nobody's orphan.
 func (e *Engine) surveyKept(ctx context.Context, pool string) {
@@ -74,6 +85,9 @@ func (e *Engine) keptOrphans(add func(*computev1.Orphan, realised.Key)) {
 		for k, v := range m {
 			key := realised.Key{Kind: realised.KindSnapshot, ID: k.id}
 			if k.kind == keptSnapshot && e.wants[key] != nil || k.kind == keptImage && copies[[2]string{pool, k.id}] {
+				continue
+			}
+			if k.kind == keptImage && e.now().Sub(e.orphans.stored[k.id]) < storedGrace {
 				continue
 			}
 			if k.kind == keptImage {

@@ -18,6 +18,7 @@ type orphans struct {
 	domains map[string]map[string]*driverv1.Domain // by driver, id; a driver that was never listed is missing
 	volumes map[string]map[string]seenVolume       // by pool, id
 	kept    map[string]map[storedKey]seenVolume    // snapshots and image copies, by pool
+	stored  map[string]time.Time                   // images that came by an upload, and when
 	since   map[string]time.Time                   // by kind/id
 	told    string                                 // what was reported last
 
@@ -34,7 +35,7 @@ type seenVolume struct {
 }
 
 func newOrphans() orphans {
-	return orphans{domains: map[string]map[string]*driverv1.Domain{}, volumes: map[string]map[string]seenVolume{}, kept: map[string]map[storedKey]seenVolume{}, since: map[string]time.Time{}, told: "never", left: map[realised.Key]int{}, listed: map[string]int{}}
+	return orphans{domains: map[string]map[string]*driverv1.Domain{}, volumes: map[string]map[string]seenVolume{}, kept: map[string]map[storedKey]seenVolume{}, stored: map[string]time.Time{}, since: map[string]time.Time{}, told: "never", left: map[realised.Key]int{}, listed: map[string]int{}}
 }
 
 // next is the turn of a listing that begins, or of an object that is left.

@@ -49,6 +49,9 @@ func (e *Engine) Mark(objectID string, generation, epoch int64) *driverv1.Owners
 
 // Stored says that an image copy is complete.
 func (e *Engine) Stored(img *driverv1.Image) {
+	e.mu.Lock()
+	e.noteStored(img.GetImageId())
+	e.mu.Unlock()
 	e.reporter.Image(CopyReport(img))
 	e.ImageStored(img.GetImageId())
 }
