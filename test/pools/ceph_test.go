@@ -32,11 +32,8 @@ func TestMonitorKilled(t *testing.T) {
 	first, err := r.create("first", pool)
 	must(t, err)
 	r.ready(first, time.Minute)
-	before := r.during("local", "before", 100, func() {})
-	if len(before.failed) > 0 {
-		t.Fatal(before.failed[0])
-	}
 	for i := range n {
+		before := r.baseline(i)
 		over := make(chan struct{})
 		var silent, told, well time.Duration
 		var stuck string

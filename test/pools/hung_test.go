@@ -78,6 +78,16 @@ func (r *rig) during(pool, name string, least int, beside func()) *load {
 	return l
 }
 
+// baseline is the load while all is well: just before, so that what else the machine does counts on both sides.
+func (r *rig) baseline(round int) *load {
+	r.t.Helper()
+	l := r.during("local", fmt.Sprintf("before-%d", round), 100, func() {})
+	if len(l.failed) > 0 {
+		r.t.Fatal(l.failed[0])
+	}
+	return l
+}
+
 // beats watches the heartbeats of all nodes until over is closed; it returns the longest time that one was silent.
 func (r *rig) beats(over chan struct{}) (longest time.Duration) {
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -121,11 +131,8 @@ func TestHungPool(t *testing.T) {
 	pool := r.pool("hangs", "slow", map[string]string{"path": dir}, nil).GetMeta().GetId()
 	vm := r.vmIn(pool)
 	hang := filepath.Join(dir, ".hang")
-	before := r.during("local", "before", 100, func() {})
-	if len(before.failed) > 0 {
-		t.Fatal(before.failed[0])
-	}
 	for i := range n {
+		before := r.baseline(i)
 		over := make(chan struct{})
 		var silent, told, well time.Duration
 		var watch sync.WaitGroup
