@@ -28,6 +28,9 @@ func (e *Engine) reportOrphans() {
 	for _, o := range list {
 		told += fmt.Sprintln(o.GetKind(), o.GetObjectId(), o.GetDetail(), o.GetName(), o.GetEpoch(), o.GetAdoptable())
 	}
+	for _, d := range details { // a volume that was left just now is not among what is remembered yet
+		told += fmt.Sprintln(d.GetVm().GetVmId(), d.GetVm().GetGeneration(), len(d.GetVolumes()))
+	}
 	news := told != e.orphans.told
 	e.orphans.told = told
 	e.orphans.forgetTurns()
