@@ -108,7 +108,7 @@ func (r *rig) look(ctx context.Context, s stay, since time.Time) error {
 	for _, t := range []struct {
 		name string
 		want []string
-	}{{"domain", wantVMs}, {"domain-spec", wantVMs}, {"volume", wantVolumes}, {"volume-bytes", wantVolumes}, {"image", wantImages}, {"image-bytes", wantImages}} {
+	}{{"domain", wantVMs}, {"domain-spec", wantVMs}, {"volume", wantVolumes}, {"volume-bytes", wantVolumes}, {"image", wantImages}, {"image-bytes", wantImages}, {"snapshot", nil}} {
 		if got := j.ids(t.name); !slices.Equal(got, sorted(t.want)) {
 			wrong("the host has %s %v, wanted are %v", t.name, got, t.want)
 		}

@@ -43,7 +43,7 @@ func again(err error) bool {
 	switch connect.CodeOf(err) {
 	case connect.CodeUnavailable, connect.CodeAborted, connect.CodeDeadlineExceeded, connect.CodeCanceled:
 		return true
-	case connect.CodeUnknown: // the connection broke
+	case connect.CodeUnknown, connect.CodeInternal: // the connection broke, perhaps in the middle of the answer
 		var wire *connect.Error
 		return !errors.As(err, &wire) || !connect.IsWireError(err)
 	case connect.CodeFailedPrecondition:

@@ -36,10 +36,13 @@ type rig struct {
 	agentAddr, public string
 	http              *http.Client
 
-	vms    computev1connect.VMServiceClient
-	nodes  computev1connect.NodeServiceClient
-	images storagev1connect.ImageServiceClient
-	ops    operationv1connect.OperationServiceClient
+	vms       computev1connect.VMServiceClient
+	nodes     computev1connect.NodeServiceClient
+	images    storagev1connect.ImageServiceClient
+	pools     storagev1connect.StoragePoolServiceClient
+	volumes   storagev1connect.VolumeServiceClient
+	snapshots storagev1connect.SnapshotServiceClient
+	ops       operationv1connect.OperationServiceClient
 
 	serial int // of names and request ids
 }
@@ -69,6 +72,7 @@ run_dir: %[2]s/run
 plugin_dir: %[3]s/plugins
 listen: ""
 join_token_file: %[2]s/token
+image_networks: [127.0.0.1/32]
 plugins:
   - name: local
     config: {journal: %[2]s/journal/j}
@@ -91,6 +95,9 @@ plugins:
 	r.vms = computev1connect.NewVMServiceClient(r.http, r.public, auth)
 	r.nodes = computev1connect.NewNodeServiceClient(r.http, r.public, auth)
 	r.images = storagev1connect.NewImageServiceClient(r.http, r.public, auth)
+	r.pools = storagev1connect.NewStoragePoolServiceClient(r.http, r.public, auth)
+	r.volumes = storagev1connect.NewVolumeServiceClient(r.http, r.public, auth)
+	r.snapshots = storagev1connect.NewSnapshotServiceClient(r.http, r.public, auth)
 	r.ops = operationv1connect.NewOperationServiceClient(r.http, r.public, auth)
 	return r, nil
 }

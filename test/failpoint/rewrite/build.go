@@ -23,7 +23,7 @@ var edits = []Edit{
 	{"controller/internal/placement/expire.go", "keepFor = 24 * time.Hour", "keepFor = 20 * time.Second"},
 	{"controller/internal/placement/expire.go", "expireEvery = 10 * time.Minute", "expireEvery = 2 * time.Second"},
 	{"agent/internal/metrics/metrics.go", "Interval = 15 * time.Second", "Interval = 3 * time.Second"},
-	{"agent/internal/reconcile/pool.go", "poolLook = 30 * time.Second", "poolLook = 3 * time.Second"},
+	{"agent/internal/reconcile/pool.go", "poolLook   = 10 * time.Second", "poolLook   = 3 * time.Second"},
 
 	// Disks that are full, and that know no fallocate. Where the disk is really full is tested elsewhere.
 	{"controller/internal/store/etcd/space.go", "	return int64(st.Bavail)", `	if lqfp.Asked("full-disk") {
@@ -40,9 +40,9 @@ var edits = []Edit{
 	{"sdk/conformance/reference/compute.go", "driverv1.ComputeFeature_COMPUTE_FEATURE_CONSOLE_LOG,", "driverv1.ComputeFeature_COMPUTE_FEATURE_CONSOLE_LOG, driverv1.ComputeFeature_COMPUTE_FEATURE_GUEST_AGENT,"},
 	{"sdk/conformance/reference/compute.go", `bad(s.GetBoot().GetKernelPath() != "",`, `bad(false,`},
 
-	// No call deletes a pool yet.
+	// No call deletes a pool in which something lies.
 	{"controller/internal/service/agent/render.go", "package agent\n", "package agent; import lqfp \"" + module + "controller/internal/failpoint\"\n"},
-	{"controller/internal/service/agent/render.go", "Absent: row.Deleting}", `Absent: row.Deleting || lqfp.Asked("pool-absent")}`},
+	{"controller/internal/service/agent/render.go", "Absent: row.Deleting && !s.poolKept(id)}", `Absent: row.Deleting && !s.poolKept(id) || lqfp.Asked("pool-absent")}`},
 	// No signal makes the agent configure a plugin anew that runs.
 	{"agent/internal/plugins/manager.go", "case man.SHA256 != p.sum:", `case lqfp.Asked("reconfigure"):
 			if err := p.sup.Reconfigure(ctx, spec.Host, spec.ConfigJSON, spec.Secrets); err != nil {
