@@ -37,6 +37,9 @@ func (w *worker) abandonUploads(ctx context.Context) error {
 			continue
 		}
 		rec := row.Image()
+		if rec.GetImage().GetSpec().GetSourceUrl() != "" { // nodes fetch it, whoever leads
+			continue
+		}
 		var out state.Writer
 		out.Same(row)
 		MarkImage(&out, rec, w.Now())

@@ -14,6 +14,7 @@ import (
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 	operationv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
+	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
 
@@ -67,6 +68,15 @@ func TestImportImage(t *testing.T) {
 	}
 	id, pool := made.GetImage().GetMeta().GetId(), made.GetImage().GetSpec().GetPoolId()
 	r.until("the node is asked to fetch it", func() bool { a.mu.Lock(); defer a.mu.Unlock(); return a.images[id].GetFetch() })
+	// What nobody uploads any more is cleared away; what nodes fetch is not.
+	left := "01a20c8e-5a88-7a9f-aa71-931c7c29ce62"
+	r.put(state.Key(state.KindImage, left), &statev1.ImageRecord{SchemaVersion: 1, Image: &storagev1.Image{
+		Meta: &metav1.ObjectMeta{Id: left, Name: "left", ProjectId: "default"}, Spec: &storagev1.ImageSpec{}, Status: &storagev1.ImageStatus{Phase: storagev1.ImagePhase_IMAGE_PHASE_IMPORTING},
+	}})
+	r.until("an upload that nobody carries is gone", func() bool { return r.Cache.Row(state.KindImage, left) == nil })
+	if r.image(id).GetMeta().GetDeleteTime() != nil {
+		t.Fatal("an image that is being fetched is deleted")
+	}
 	say := func(rep *agentv1.ImageCopyReport) {
 		rep.ImageId, rep.PoolId, rep.Epoch = id, pool, 1
 		a.report(a.ctx, &agentv1.ReportStatusRequest{Images: []*agentv1.ImageCopyReport{rep}})
