@@ -165,14 +165,25 @@ func (x *Index) apply(changes []state.Change) {
 					for _, id := range r.Nodes {
 						nodes[id] = true
 					}
+					if !slices.ContainsFunc(r.Image().GetImage().GetStatus().GetCopies(), ofPool) {
+						continue
+					}
+					for id, pools := range x.reach { // the copy is there for all of them
+						nodes[id] = nodes[id] || slices.Contains(pools, r.InPool)
+					}
 				}
 			}
 		}
 	}
-	for id := range nodes {
-		x.takeNode(id)
+	for id, is := range nodes {
+		if is {
+			x.takeNode(id)
+		}
 	}
 }
+
+// ofPool reports whether a copy lies in a pool that several nodes share.
+func ofPool(c *storagev1.ImageCopy) bool { return c.GetNodeId() == "" }
 
 func (x *Index) takeVM(id string, row *state.Row) {
 	if row == nil || len(row.Nodes) == 0 {
@@ -202,15 +213,26 @@ func (x *Index) takeNode(id string) {
 	info := nodeInfo(row.Node().GetNode())
 	info.Pools = x.reach[id]
 	info.Images = map[string]map[string]struct{}{}
-	for _, img := range x.cache.Find(state.Query{Kind: state.KindImage, Node: id}).Rows {
+	take := func(img *state.Row, here func(*storagev1.ImageCopy) bool) {
 		for _, c := range img.Image().GetImage().GetStatus().GetCopies() {
-			if c.GetNodeId() != id || c.GetPhase() != storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_READY || img.Deleting {
+			if !here(c) || c.GetPhase() != storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_READY || img.Deleting {
 				continue
 			}
 			if info.Images[c.GetPoolId()] == nil {
 				info.Images[c.GetPoolId()] = map[string]struct{}{}
 			}
 			info.Images[c.GetPoolId()][img.ID] = struct{}{}
+		}
+	}
+	for _, img := range x.cache.Find(state.Query{Kind: state.KindImage, Node: id}).Rows {
+		take(img, func(c *storagev1.ImageCopy) bool { return c.GetNodeId() == id })
+	}
+	for _, pool := range info.Pools {
+		if !x.cache.Row(state.KindPool, pool).Pool().GetPool().GetStatus().GetShared() {
+			continue
+		}
+		for _, img := range x.cache.Find(state.Query{Kind: state.KindImage, Pool: pool}).Rows {
+			take(img, ofPool)
 		}
 	}
 	x.sched.UpsertNode(info)

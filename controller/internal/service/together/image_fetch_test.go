@@ -138,6 +138,14 @@ func TestImportIntoSharedPool(t *testing.T) {
 	if c := r.image(made.GetImage().GetMeta().GetId()).GetStatus().GetCopies(); len(c) != 1 || c[0].GetNodeId() != "" || c[0].GetPhase() != storagev1.ImageCopyPhase_IMAGE_COPY_PHASE_READY {
 		t.Errorf("copies: %v", c)
 	}
+	for _, node := range []string{"n1", "n2"} { // whoever made it, all have it
+		s := spec(64 * mib)
+		s.Placement = &computev1.Placement{Node: node}
+		s.Disks = []*computev1.Disk{{Name: "root", Source: &computev1.Disk_Inline{Inline: &computev1.InlineVolume{Image: "img", Pool: "net"}}}}
+		vm := r.mustCreate("on-"+node, s).GetVm().GetMeta().GetId()
+		r.untilPhase(vm, computev1.VMPhase_VM_PHASE_RUNNING)
+		r.done(r.delete(vm).GetOperation().GetId())
+	}
 	gone, err := r.Image.DeleteImage(admin(), connect.NewRequest(&storagev1.DeleteImageRequest{Id: "img"}))
 	if err != nil {
 		t.Fatal(err)
