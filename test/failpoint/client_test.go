@@ -112,7 +112,14 @@ func (r *rig) ended(ctx context.Context, op *operationv1.Operation) (operationv1
 func (r *rig) upload(ctx context.Context, name, requestID string, content []byte) (*storagev1.Image, error) {
 	var img *storagev1.Image
 	var final error
-	err := r.until(ctx, "image "+name+" is uploaded", func() (bool, string) {
+	err := r.until(ctx, "there is a pool", func() (bool, string) { // a cluster that has just begun gets it from its leader
+		_, err := r.pools.GetStoragePool(ctx, connect.NewRequest(&storagev1.GetStoragePoolRequest{Id: "local"}))
+		return err == nil, fmt.Sprint(err)
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = r.until(ctx, "image "+name+" is uploaded", func() (bool, string) {
 		once, cancel := context.WithTimeout(ctx, oneCall)
 		defer cancel()
 		s := r.images.UploadImage(once)
