@@ -10,6 +10,7 @@ replace (
 require (
 	connectrpc.com/connect v1.21.1
 	github.com/diskfs/go-diskfs v1.9.4
+	github.com/hanwen/go-fuse/v2 v2.8.0
 	github.com/limiquantix/limiquantix/proto v0.0.0
 	github.com/limiquantix/limiquantix/sdk v0.0.0-00010101000000-000000000000
 	github.com/prometheus/client_golang v1.25.0

@@ -35,6 +35,8 @@ type Options struct {
 	Storage []string
 	// HostNetwork lets the hypervisor reach servers on 127.0.0.1.
 	HostNetwork bool
+	// Prepare, if set, is called when the folder is there and nothing runs yet.
+	Prepare func(s *Stack) error `json:"-"`
 	// Before, if set, is told libvirtd's socket and says which one the plugin shall use, so that something may stand between.
 	Before func(libvirtd string) (socket string, err error) `json:"-"`
 }
@@ -130,6 +132,11 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 	s.Server, s.agentPort, s.metricsPort = fmt.Sprintf("http://127.0.0.1:%d", ports[0]), ports[1], ports[2]
 	if s.Guest, err = lab.BusyboxGuest(ctx); err != nil {
 		return nil, err
+	}
+	if s.Prepare != nil {
+		if err := s.Prepare(s); err != nil {
+			return nil, err
+		}
 	}
 	var how []lab.NodeOption
 	if o.Detached {

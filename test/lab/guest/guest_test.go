@@ -2,7 +2,9 @@ package guest_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -130,5 +132,72 @@ func TestSockets(t *testing.T) {
 			t.Errorf("%s: %q %v", name, hello, err)
 		}
 		_ = c.Close()
+	}
+}
+
+// The guest's files are seen on the host, what is mounted there too; a block device is a file, and grows as it does.
+func TestMirror(t *testing.T) {
+	g := guest.Start(t, guest.Options{Disks: []int64{16 << 20, 16 << 20}})
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	defer cancel()
+	if _, err := g.Sh(ctx, "mkdir -p /run/m/in; echo outer >/run/m/a; mkfs.ext4 -q "+g.Disk(0)+"; mount "+g.Disk(0)+" /run/m/in; echo inner >/run/m/in/b"); err != nil {
+		t.Fatal(err)
+	}
+	show := func(of string) string {
+		dir := t.TempDir()
+		unmount, err := g.Mirror(of, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := unmount(); err != nil {
+				t.Error(err)
+			}
+		})
+		return dir
+	}
+	m := show("/run/m")
+	for name, want := range map[string]string{"a": "outer\n", "in/b": "inner\n"} {
+		if b, err := os.ReadFile(filepath.Join(m, name)); err != nil || string(b) != want {
+			t.Errorf("%s: %q %v", name, b, err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(m, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(m); err != nil || len(entries) != 2 {
+		t.Error(entries, err)
+	}
+	f, err := os.OpenFile(filepath.Join(m, "in/b"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() //nolint:errcheck // closed below
+	big := strings.Repeat("0123456789abcdef", 1<<15)
+	if _, err := f.WriteAt([]byte(big), 4096); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(f.Sync(), f.Truncate(4096+int64(len(big))+1), f.Close()); err != nil {
+		t.Error(err)
+	}
+	if out, err := g.Sh(ctx, "stat -c %s /run/m/in/b; tail -c +4097 /run/m/in/b | head -c -1 | sha256sum"); err != nil || !strings.HasPrefix(out, "528385\n"+fmt.Sprintf("%x", sha256.Sum256([]byte(big)))) {
+		t.Errorf("the guest reads %q %v", out, err)
+	}
+
+	dev := filepath.Join(show("/dev"), filepath.Base(g.Disk(1)))
+	if st, err := os.Stat(dev); err != nil || !st.Mode().IsRegular() || st.Size() != 16<<20 {
+		t.Fatal(st, err)
+	}
+	if f, err = os.OpenFile(dev, os.O_WRONLY, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.Write([]byte("on the disk")); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		t.Error(err)
+	}
+	if out, err := g.Sh(ctx, "head -c 11 "+g.Disk(1)); err != nil || out != "on the disk" {
+		t.Errorf("%q %v", out, err)
 	}
 }

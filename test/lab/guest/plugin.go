@@ -58,6 +58,29 @@ func (g *Guest) Plugin(ctx context.Context, dir, binary string, m host.Manifest)
 	return host.WriteManifest(dir, &m)
 }
 
+// BlockPlugin is Plugin for one that attaches block devices: the host's programs get loop devices over what is mirrored of the guest's /dev at mirror.
+func (g *Guest) BlockPlugin(ctx context.Context, dir, binary, mirror string, m host.Manifest) error {
+	inner := filepath.Join(g.dir, "bridged-"+m.Name)
+	if err := os.Mkdir(inner, 0o755); err != nil { //nolint:gosec // no secret
+		return err
+	}
+	if err := g.Plugin(ctx, inner, binary, m); err != nil {
+		return err
+	}
+	m.Executable = filepath.Base(binary)
+	if err := build(ctx, filepath.Join(dir, m.Executable), "bridge"); err != nil {
+		return err
+	}
+	b, err := json.Marshal(wire.Bridge{Name: m.Name, Version: m.Version, Plugin: inner, Mirror: mirror})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, wire.BridgeFile), b, 0o644); err != nil { //nolint:gosec // no secret
+		return err
+	}
+	return host.WriteManifest(dir, &m)
+}
+
 // build builds one of this package's programs.
 func build(ctx context.Context, to, name string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", to, "github.com/limiquantix/limiquantix/test/lab/guest/"+name) //nolint:gosec // fixed

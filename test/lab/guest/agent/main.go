@@ -64,6 +64,10 @@ func serve(s net.Conn) {
 		log.Print("request: ", err)
 		return
 	}
+	if req.Files {
+		serveFiles(s)
+		return
+	}
 	if req.Address == "" {
 		run(s, req)
 		return

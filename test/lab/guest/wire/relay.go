@@ -15,6 +15,17 @@ type Relay struct {
 	Path  string `json:"path"`  // of the plugin in the guest
 }
 
+// BridgeFile lies beside a bridge and holds a Bridge.
+const BridgeFile = "bridge.json"
+
+// Bridge says what a bridge stands for.
+type Bridge struct {
+	Name    string `json:"name"` // of the plugin
+	Version string `json:"version"`
+	Plugin  string `json:"plugin"` // plugin directory of a relay
+	Mirror  string `json:"mirror"` // where the guest's /dev is seen on the host
+}
+
 // DialThrough connects to a socket in the guest by way of the agent's socket on the host.
 func DialThrough(agent, network, address string) (net.Conn, error) {
 	c, err := net.Dial("unix", agent)

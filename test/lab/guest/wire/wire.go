@@ -17,7 +17,7 @@ import (
 // PortName names the serial port in the guest.
 const PortName = "lab.agent"
 
-// Request begins a stream: either Argv or Address is set.
+// Request begins a stream: Argv, Address or Files is set.
 type Request struct {
 	// Argv is a command to run. The stream's end kills it.
 	Argv []string `json:"argv,omitempty"`
@@ -31,6 +31,9 @@ type Request struct {
 	// Network and Address are of a connection to make in the guest, as for net.Dial.
 	Network string `json:"network,omitempty"`
 	Address string `json:"address,omitempty"`
+
+	// Files makes the stream one of net/rpc to FileService.
+	Files bool `json:"files,omitempty"`
 }
 
 // Reply answers a dial.

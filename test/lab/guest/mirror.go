@@ -1,0 +1,173 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/rpc"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/limiquantix/limiquantix/test/lab/guest/wire"
+)
+
+// Mirror shows a folder of the guest on the host at dir, which must be there, by FUSE: what is mounted below it in the guest is seen too, block devices are
+// regular files of their size, and nothing is kept in between. So a hypervisor on the host opens what a plugin in the guest has made. Files cannot be made or
+// removed there. Who runs in a mount namespace of his own sees it if that was made afterwards. Call unmount when nothing has a file open, before the guest's end.
+func (g *Guest) Mirror(guestDir, dir string) (unmount func() error, err error) {
+	s, err := g.session.OpenStream()
+	if err != nil {
+		return nil, fmt.Errorf("the guest is gone: %w", err)
+	}
+	if err := wire.WriteJSON(s, wire.Request{Files: true}); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	c := rpc.NewClient(s)
+	var none time.Duration
+	srv, err := fs.Mount(dir, &mirrored{c: c, root: guestDir}, &fs.Options{
+		AttrTimeout: &none, EntryTimeout: &none,
+		MountOptions: fuse.MountOptions{DirectMountStrict: true, AllowOther: true, FsName: "lab:" + guestDir, Name: "lab", DisableXAttrs: true, MaxWrite: 128 << 10},
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("mirror %s of the guest at %s: %w", guestDir, dir, err), c.Close())
+	}
+	return func() error {
+		err := syscall.Unmount(dir, syscall.MNT_DETACH)
+		if err == nil {
+			srv.Wait()
+		}
+		return errors.Join(err, c.Close())
+	}, nil
+}
+
+// mirrored is a file or folder of the guest.
+type mirrored struct {
+	fs.Inode
+	c    *rpc.Client
+	root string
+}
+
+var (
+	_ fs.NodeLookuper  = (*mirrored)(nil)
+	_ fs.NodeGetattrer = (*mirrored)(nil)
+	_ fs.NodeSetattrer = (*mirrored)(nil)
+	_ fs.NodeReaddirer = (*mirrored)(nil)
+	_ fs.NodeOpener    = (*mirrored)(nil)
+	_ fs.FileReader    = (*opened)(nil)
+	_ fs.FileWriter    = (*opened)(nil)
+	_ fs.FileFsyncer   = (*opened)(nil)
+	_ fs.FileReleaser  = (*opened)(nil)
+)
+
+func call(client *rpc.Client, c wire.FileCall) (*wire.FileReply, syscall.Errno) {
+	var r wire.FileReply
+	if err := client.Call(wire.FileService+".Do", c, &r); err != nil {
+		return &r, syscall.EIO
+	}
+	return &r, syscall.Errno(r.Errno) //nolint:gosec // it was one
+}
+
+func (m *mirrored) path() string { return filepath.Join(m.root, m.Path(nil)) }
+
+func fill(a wire.FileAttr, out *fuse.Attr) {
+	out.Mode, out.Size, out.Ino, out.Nlink, out.Blocks = a.Mode, uint64(a.Size), a.Ino, a.Nlink, uint64(a.Size+511)/512 //nolint:gosec // not negative
+	out.Owner = fuse.Owner{Uid: a.UID, Gid: a.GID}
+	t := time.Unix(0, a.Mtime)
+	out.SetTimes(&t, &t, &t)
+}
+
+// Lookup finds a name in a folder.
+func (m *mirrored) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	r, errno := call(m.c, wire.FileCall{Op: wire.FileStat, Path: filepath.Join(m.path(), name)})
+	if errno != 0 {
+		return nil, errno
+	}
+	fill(r.Attr, &out.Attr)
+	// Several file systems of the guest are seen through one: their inode numbers may be alike, and the name is what counts.
+	return m.NewInode(ctx, &mirrored{c: m.c, root: m.root}, fs.StableAttr{Mode: r.Attr.Mode & syscall.S_IFMT}), 0
+}
+
+// Getattr asks the guest each time: a volume may have grown.
+func (m *mirrored) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	r, errno := call(m.c, wire.FileCall{Op: wire.FileStat, Path: m.path()})
+	fill(r.Attr, &out.Attr)
+	return errno
+}
+
+// Setattr sets size, mode and owner.
+func (m *mirrored) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	var calls []wire.FileCall
+	if size, ok := in.GetSize(); ok {
+		calls = append(calls, wire.FileCall{Op: wire.FileTruncate, Offset: int64(size)}) //nolint:gosec // a size
+	}
+	if mode, ok := in.GetMode(); ok {
+		calls = append(calls, wire.FileCall{Op: wire.FileChmod, Mode: mode & 0o7777})
+	}
+	own := wire.FileCall{Op: wire.FileChown, UID: -1, GID: -1}
+	if uid, ok := in.GetUID(); ok {
+		own.UID = int(uid)
+	}
+	if gid, ok := in.GetGID(); ok {
+		own.GID = int(gid)
+	}
+	if own.UID >= 0 || own.GID >= 0 {
+		calls = append(calls, own)
+	}
+	for _, c := range calls {
+		c.Path = m.path()
+		if _, errno := call(m.c, c); errno != 0 {
+			return errno
+		}
+	}
+	return m.Getattr(ctx, f, out)
+}
+
+// Readdir lists a folder.
+func (m *mirrored) Readdir(context.Context) (fs.DirStream, syscall.Errno) {
+	r, errno := call(m.c, wire.FileCall{Op: wire.FileList, Path: m.path()})
+	entries := make([]fuse.DirEntry, 0, len(r.Names))
+	for _, n := range r.Names {
+		entries = append(entries, fuse.DirEntry{Name: n})
+	}
+	return fs.NewListDirStream(entries), errno
+}
+
+// Open opens a file; nothing of it is kept on the host.
+func (m *mirrored) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	r, errno := call(m.c, wire.FileCall{Op: wire.FileOpen, Path: m.path(), Flags: int(flags)})
+	return &opened{m.c, r.Handle}, fuse.FOPEN_DIRECT_IO, errno
+}
+
+// opened is an open file.
+type opened struct {
+	c      *rpc.Client
+	handle uint64
+}
+
+// Read reads at an offset.
+func (o *opened) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
+	r, errno := call(o.c, wire.FileCall{Op: wire.FileRead, Handle: o.handle, Offset: off, Size: len(dest)})
+	return fuse.ReadResultData(r.Data), errno
+}
+
+// Write writes at an offset.
+func (o *opened) Write(_ context.Context, data []byte, off int64) (uint32, syscall.Errno) {
+	r, errno := call(o.c, wire.FileCall{Op: wire.FileWrite, Handle: o.handle, Offset: off, Data: data})
+	return uint32(r.Size), errno //nolint:gosec // at most what was given
+}
+
+// Fsync lets the guest write to its disk.
+func (o *opened) Fsync(context.Context, uint32) syscall.Errno {
+	_, errno := call(o.c, wire.FileCall{Op: wire.FileSync, Handle: o.handle})
+	return errno
+}
+
+// Release closes.
+func (o *opened) Release(context.Context) syscall.Errno {
+	_, errno := call(o.c, wire.FileCall{Op: wire.FileClose, Handle: o.handle})
+	return errno
+}
