@@ -1,5 +1,5 @@
 // Command bench measures the built binaries against the goals in bench.yaml: fsync on, over sockets, median and spread of several runs. It prints
-// goal and measured value side by side and exits 1 when a goal is missed by more than the tolerance.
+// goal and measured value side by side and exits 1 when a goal is missed by more than the tolerance. Arguments name parts to run alone.
 package main
 
 import (
@@ -34,6 +34,31 @@ type samples map[string][]float64
 
 func (s samples) add(name string, v float64) { s[name] = append(s[name], v) }
 
+type part struct {
+	name string
+	run  func(context.Context, string, samples) error
+	owns func(workload string) bool
+}
+
+// parts are what can be run alone, by name.
+var parts = []part{
+	{"vms", vms, func(w string) bool { return !strings.HasPrefix(w, "storage_") }},
+	{"local", storageLocal, func(w string) bool { return strings.HasPrefix(w, "storage_local_") }},
+	{"ceph", storageCeph, func(w string) bool { return strings.HasPrefix(w, "storage_ceph_") }},
+	{"nfs", storageLab("nfs", prepareNFS), func(w string) bool { return strings.HasPrefix(w, "storage_nfs_") }},
+	{"lvm", storageLab("lvm", prepareLVM), func(w string) bool { return strings.HasPrefix(w, "storage_lvm_") }},
+}
+
+// vms measures the controller and the whole path of a VM.
+func vms(ctx context.Context, bin string, got samples) error {
+	for _, w := range []func(context.Context, string, samples) error{controllerAlone, wholePath, pluginStart} {
+		if err := w(ctx, bin, got); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -44,6 +69,14 @@ func main() {
 }
 
 func run(ctx context.Context) error {
+	if len(os.Args) > 1 && os.Args[1] == "inside" {
+		return inside(ctx, os.Args[2:])
+	}
+	for _, a := range os.Args[1:] {
+		if !slices.ContainsFunc(parts, func(p part) bool { return p.name == a }) {
+			return fmt.Errorf("no part %q", a)
+		}
+	}
 	root, err := stack.Root()
 	if err != nil {
 		return err
@@ -64,8 +97,16 @@ func run(ctx context.Context) error {
 		return err
 	}
 	got := samples{}
-	for _, w := range []func(context.Context, string, samples) error{controllerAlone, wholePath, pluginStart} {
-		if err := w(ctx, bin, got); err != nil {
+	for _, p := range parts {
+		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], p.name) {
+			for w := range g.Workloads {
+				if p.owns(w) {
+					delete(g.Workloads, w)
+				}
+			}
+			continue
+		}
+		if err := p.run(ctx, bin, got); err != nil {
 			return err
 		}
 	}
@@ -119,16 +160,19 @@ func report(g goals, got samples) error {
 }
 
 // rss is a process's resident memory in MiB.
-func rss(pid int) (float64, error) {
+func rss(pid int) (float64, error) { return statusMiB(pid, "VmRSS") }
+
+// statusMiB is a figure of memory that the kernel keeps of a process.
+func statusMiB(pid int, key string) (float64, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for _, line := range strings.Split(string(b), "\n") {
 		var kib float64
-		if _, err := fmt.Sscanf(line, "VmRSS: %f kB", &kib); err == nil {
+		if _, err := fmt.Sscanf(line, key+": %f kB", &kib); err == nil {
 			return kib / 1024, nil
 		}
 	}
-	return 0, fmt.Errorf("process %d tells no VmRSS", pid)
+	return 0, fmt.Errorf("process %d tells no %s", pid, key)
 }
