@@ -11,6 +11,12 @@ import (
 // MaxMessageBytes is the greatest message in either direction, by contract.
 const MaxMessageBytes = 16 << 20
 
+// What both sides keep of a stream on its way: enough that an image's parts of 1 MiB do not wait for each other.
+const (
+	WindowBytes = 1 << 20
+	BufferBytes = 256 << 10
+)
+
 // ProtocolVersion is go-plugin's own protocol version. It stays 1: the contract grows by capabilities.
 const ProtocolVersion = 1
 

@@ -68,6 +68,7 @@ func (p *Process) start(ctx context.Context, bin *binary) error {
 		Logger:           hclog.NewNullLogger(), // its errors are returned, and the rest is ours to say
 		GRPCDialOptions: []grpc.DialOption{
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(sdk.MaxMessageBytes), grpc.MaxCallSendMsgSize(sdk.MaxMessageBytes)),
+			grpc.WithInitialWindowSize(sdk.WindowBytes), grpc.WithInitialConnWindowSize(sdk.WindowBytes), grpc.WithReadBufferSize(sdk.BufferBytes), grpc.WithWriteBufferSize(sdk.BufferBytes),
 			grpc.WithChainUnaryInterceptor(p.unary), grpc.WithChainStreamInterceptor(p.stream),
 		},
 		RunnerFunc: func(_ hclog.Logger, cmd *exec.Cmd, _ string) (gorunner.Runner, error) {

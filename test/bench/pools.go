@@ -50,12 +50,12 @@ func filePool(driver string, parameters map[string]string, rawDir string, rounds
 	}
 }
 
-//go:embed rbd.py
+//go:embed librbd.py
 var rbdScript []byte
 
 // storageCeph measures the ceph plugin beside calls of librbd, and qemu-img's own driver for it.
 func storageCeph(ctx context.Context, bin string, got samples) (err error) {
-	if err := lab.EnsurePackages(ctx, "python3-rbd"); err != nil {
+	if err := lab.EnsurePackages(ctx, "python3-rados", "python3-rbd"); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "lqs")
@@ -75,11 +75,11 @@ func storageCeph(ctx context.Context, bin string, got samples) (err error) {
 	if err != nil {
 		return err
 	}
-	script := filepath.Join(dir, "rbd.py")
+	script := filepath.Join(dir, "librbd.py")
 	if err := os.WriteFile(script, rbdScript, 0o600); err != nil {
 		return err
 	}
-	raw := exec.CommandContext(ctx, "python3", script, c.Conf(), "raw") //nolint:gosec // ours
+	raw := exec.CommandContext(ctx, "/usr/bin/python3", script, c.Conf(), "raw") //nolint:gosec // ours
 	raw.Stderr = os.Stderr
 	in, err := raw.StdinPipe()
 	if err != nil {
@@ -124,7 +124,9 @@ vgcreate -q --config "$C" lab "$0" >/dev/null; lvcreate -q -y --config "$C" --ty
 
 // nfsPool is what is measured in the lab guest that prepareNFS has prepared.
 func nfsPool() pool {
-	return filePool("nfs", map[string]string{"server": "127.0.0.1", "export": "/a"}, "/run/raw", 10, 64, 1000)
+	p := filePool("nfs", map[string]string{"server": "127.0.0.1", "export": "/a"}, "/run/raw", 10, 64, 300)
+	p.convert = nil
+	return p
 }
 
 // lvmPool is what is measured in the lab guest that prepareLVM has prepared. Each of LVM's commands takes long there: fewer volumes.
@@ -141,11 +143,6 @@ func lvmPool() pool {
 		Driver: "lvm", Parameters: map[string]string{"vg": "lab", "thin_pool": "tp"}, Rounds: 8, ImportMiB: 64, Volumes: 100,
 		raw: func(ctx context.Context, verb string, i int) (time.Duration, error) {
 			return timed(ctx, how+lines[verb]+" >/dev/null", fmt.Sprint(i))
-		},
-		convert: func(ctx context.Context, file, format string, i int) (time.Duration, error) {
-			took, err := timed(ctx, how+`lvm lvcreate -q -y --config "$C" -ky -V 64M --thinpool tp -n ri$1 lab >/dev/null; qemu-img convert -n -f "$2" -O host_device "$3" /dev/lab/ri$1; sync /dev/lab/ri$1`, fmt.Sprint(i), format, file)
-			_, rerr := timed(ctx, how+`lvm lvremove -q -y --config "$C" lab/ri$1 >/dev/null`, fmt.Sprint(i))
-			return took, errors.Join(err, rerr)
 		},
 	}
 }

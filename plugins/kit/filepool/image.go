@@ -2,8 +2,6 @@ package filepool
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +9,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/limiquantix/limiquantix/plugins/kit/digest"
 	"github.com/limiquantix/limiquantix/plugins/kit/qcow2"
 	"github.com/limiquantix/limiquantix/plugins/kit/qemuimg"
 	"github.com/limiquantix/limiquantix/proto/fault"
@@ -75,13 +74,13 @@ func (p *Pool) receive(ctx context.Context, tmp string, h *driverv1.ImportImageH
 		return rec, ioError("import image", err)
 	}
 	defer func() { _ = f.Close() }()
-	sum := sha256.New()
 	limit := h.GetContentBytes()
 	if limit == 0 {
 		limit = MaxSize
 	}
 	w := &sparseWriter{file: f}
-	n, err := io.Copy(io.MultiWriter(w, sum), io.LimitReader(content, limit+1))
+	sum := digest.NewWriter(w)
+	n, err := digest.Copy(sum, io.LimitReader(content, limit+1))
 	if err == nil {
 		err = w.finish()
 	}
@@ -95,7 +94,7 @@ func (p *Pool) receive(ctx context.Context, tmp string, h *driverv1.ImportImageH
 	case n == 0:
 		return rec, fault.New(metav1.Reason_REASON_IMAGE_REFUSED, "content is empty")
 	}
-	got := hex.EncodeToString(sum.Sum(nil))
+	got := sum.Hex()
 	if want := h.GetSha256(); want != "" && want != got {
 		return rec, fault.New(metav1.Reason_REASON_CHECKSUM_MISMATCH, "content has SHA-256 %s, declared was %s", got, want).WithRemedy("transfer it again, or correct the checksum")
 	}

@@ -2,14 +2,13 @@ package lvpool
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"io"
 	"os"
 	"strconv"
 	"strings"
 
+	"github.com/limiquantix/limiquantix/plugins/kit/digest"
 	"github.com/limiquantix/limiquantix/plugins/kit/qcow2"
 	"github.com/limiquantix/limiquantix/plugins/kit/qemuimg"
 	"github.com/limiquantix/limiquantix/plugins/lvm/internal/lvm"
@@ -176,15 +175,15 @@ func (p *Pool) receive(ctx context.Context, name string, h *driverv1.ImportImage
 		return got, err
 	}
 	defer func() { err = errors.Join(err, d.done(ctx)) }()
-	sum := sha256.New()
 	w := &writer{d: d, ctx: ctx}
+	sum := digest.NewWriter(w)
 	limit := h.GetContentBytes()
 	if limit == 0 {
 		limit = MaxSize
 	}
 	in := io.LimitReader(content, limit+1)
 	for {
-		n, err := io.Copy(io.MultiWriter(w, sum), io.LimitReader(in, min(room, limit)-got.length))
+		n, err := digest.Copy(sum, io.LimitReader(in, min(room, limit)-got.length))
 		got.length += n
 		if err != nil {
 			return got, p.fullInstead(ctx, err)
@@ -207,7 +206,7 @@ func (p *Pool) receive(ctx context.Context, name string, h *driverv1.ImportImage
 	case got.length == 0:
 		return got, fault.New(metav1.Reason_REASON_IMAGE_REFUSED, "content is empty")
 	}
-	got.sum = hex.EncodeToString(sum.Sum(nil))
+	got.sum = sum.Hex()
 	if want := h.GetSha256(); want != "" && want != got.sum {
 		return got, fault.New(metav1.Reason_REASON_CHECKSUM_MISMATCH, "content has SHA-256 %s, declared was %s", got.sum, want).WithRemedy("transfer it again, or correct the checksum")
 	}
