@@ -79,6 +79,14 @@ func TestReferencePassesOnline(t *testing.T) {
 	}
 }
 
+// Disks of a running domain come, go, grow and are switched.
+func TestReferencePassesOnlineDisks(t *testing.T) {
+	t.Parallel()
+	o := options(t, map[string]any{"online_disks": true, "online_snapshots": "compute_switch"})
+	o.Only = []string{"compute/disk/*", "compute/switch/*", "compute/*-disk/*", "compute/capabilities/*"}
+	conformance.Test(t, o)
+}
+
 func TestNamesAreUniqueAndChecksHaveContracts(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}

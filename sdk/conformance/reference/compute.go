@@ -27,8 +27,8 @@ type computeDriver struct {
 	*driver
 }
 
-func computeCapabilities() *driverv1.ComputeCapabilities {
-	return &driverv1.ComputeCapabilities{
+func computeCapabilities(online bool) *driverv1.ComputeCapabilities {
+	caps := &driverv1.ComputeCapabilities{
 		Features: []driverv1.ComputeFeature{
 			driverv1.ComputeFeature_COMPUTE_FEATURE_PAUSE, driverv1.ComputeFeature_COMPUTE_FEATURE_REBOOT,
 			driverv1.ComputeFeature_COMPUTE_FEATURE_CONSOLE, driverv1.ComputeFeature_COMPUTE_FEATURE_CONSOLE_LOG,
@@ -36,6 +36,10 @@ func computeCapabilities() *driverv1.ComputeCapabilities {
 		DiskSources:       []driverv1.DiskSourceKind{driverv1.DiskSourceKind_DISK_SOURCE_KIND_FILE},
 		InterfaceBindings: []driverv1.InterfaceBindingKind{driverv1.InterfaceBindingKind_INTERFACE_BINDING_KIND_TAP},
 	}
+	if online {
+		caps.Features = append(caps.Features, onlineFeatures()...)
+	}
+	return caps
 }
 
 func (c *computeDriver) GetNodeResources(context.Context, *driverv1.GetNodeResourcesRequest) (*driverv1.GetNodeResourcesResponse, error) {
@@ -198,7 +202,7 @@ func (c *computeDriver) StopDomain(ctx context.Context, req *driverv1.StopDomain
 	if req.GetForce() {
 		typ, reason = driverv1.DomainEventType_DOMAIN_EVENT_TYPE_STOPPED, driverv1.StopReason_STOP_REASON_FORCED
 	}
-	d, err := c.on(ctx, req.GetDomainId(), typ, func(_ *tx, d *driverv1.Domain) (bool, error) {
+	d, err := c.on(ctx, req.GetDomainId(), typ, func(x *tx, d *driverv1.Domain) (bool, error) {
 		if !runs(d) {
 			return false, nil
 		}
@@ -206,6 +210,7 @@ func (c *computeDriver) StopDomain(ctx context.Context, req *driverv1.StopDomain
 			return false, wrongState("domain %s is paused: its guest cannot obey", d.GetDomainId())
 		}
 		d.State, d.StopReason, d.Pid, d.StartTime = driverv1.DomainState_DOMAIN_STATE_STOPPED, reason, 0, nil
+		x.del(frozenDomainTable, d.GetDomainId())
 		return true, nil
 	})
 	return &driverv1.StopDomainResponse{Domain: d}, err
@@ -240,7 +245,7 @@ func (c *computeDriver) DeleteDomain(ctx context.Context, req *driverv1.DeleteDo
 			}
 			return false, nil
 		}
-		for _, table := range []string{domainTable, specTable, consoleTable} {
+		for _, table := range []string{domainTable, specTable, consoleTable, frozenDomainTable} {
 			x.del(table, d.GetDomainId())
 		}
 		return true, nil
@@ -305,7 +310,7 @@ func (c *computeDriver) GetStats(context.Context, *driverv1.GetStatsRequest) (*d
 	})
 }
 
-// UpdateDomain takes another spec for the next start, at once when the domain is stopped.
+// UpdateDomain takes another spec for the next start, at once when the domain is stopped, or when only disks come and go and the driver does that.
 func (c *computeDriver) UpdateDomain(ctx context.Context, req *driverv1.UpdateDomainRequest) (*driverv1.UpdateDomainResponse, error) {
 	if v := violations(req.GetSpec()); len(v) > 0 {
 		return nil, fault.Invalid(v...)
@@ -321,7 +326,9 @@ func (c *computeDriver) UpdateDomain(ctx context.Context, req *driverv1.UpdateDo
 		if d.GetSpecHash() == h && proto.Equal(d.GetMark(), req.GetMark()) {
 			return false, nil
 		}
-		d.RestartRequired = d.GetRestartRequired() || runs(d) && d.GetSpecHash() != h
+		before := &driverv1.DomainSpec{}
+		x.get(specTable, d.GetDomainId(), before)
+		d.RestartRequired = d.GetRestartRequired() || runs(d) && d.GetSpecHash() != h && !(c.onlineDisks() && samePlugged(before, req.GetSpec()))
 		d.Mark, d.SpecHash = req.GetMark(), h
 		return true, x.put(specTable, d.GetDomainId(), req.GetSpec())
 	})

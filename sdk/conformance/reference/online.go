@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -121,8 +120,7 @@ func (s *storageDriver) CommitSnapshot(ctx context.Context, req *driverv1.Commit
 
 // WriteVolume writes n bytes of a pattern at an offset of an attached volume, as a guest would: the sources that a reference hands out are no files.
 func WriteVolume(journal string, src *driverv1.DiskSource, pattern byte, offset, n int64) error {
-	file := strings.TrimSuffix(filepath.Base(src.GetFile().GetPath()), ".raw")
-	pool := filepath.Base(filepath.Dir(src.GetFile().GetPath()))
+	pool, file := placeOf(src)
 	id, snapshot, _ := strings.Cut(file, ".")
 	key, w := pool+"/"+id, written{Pattern: pattern, Offset: offset, N: n}
 	return (&backend{path: journal}).do(func(x *tx) error {

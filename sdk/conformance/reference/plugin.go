@@ -28,6 +28,8 @@ type config struct {
 	DelayMS int `json:"delay_ms"`
 	// OnlineSnapshots is how snapshots of volumes in use are taken: "none" (also if empty), "storage" or "compute_switch".
 	OnlineSnapshots string `json:"online_snapshots"`
+	// OnlineDisks makes disks come, go, grow and be switched while a domain runs, and guests quiesce.
+	OnlineDisks bool `json:"online_disks"`
 	// Defects makes the driver break the contract on purpose, to show that the suites notice.
 	Defects []string `json:"defects"`
 }
@@ -36,6 +38,7 @@ const schema = `{"$schema":"https://json-schema.org/draft/2020-12/schema","type"
 "journal":{"type":"string","description":"file that the simulated backend keeps its state in; empty = in memory"},
 "delay_ms":{"type":"integer","minimum":0,"description":"how long each change takes"},
 "online_snapshots":{"enum":["none","storage","compute_switch"],"description":"how snapshots of volumes in use are taken"},
+"online_disks":{"type":"boolean","description":"disks come, go, grow and are switched while a domain runs, and guests quiesce"},
 "defects":{"type":"array","items":{"type":"string"},"description":"ways to break the contract on purpose"}}}`
 
 // driver is what the three drivers share: the configuration in force and the backend.
@@ -74,7 +77,7 @@ func (d *driver) configure(_ context.Context, c *sdk.Config) (*driverv1.GetCapab
 	}
 	d.host, d.cfg = c.Host, cfg
 	d.base.Health.Healthy(map[string]string{"reference.backend": "simulated"})
-	return &driverv1.GetCapabilitiesResponse{Compute: computeCapabilities(), Storage: storageCapabilities(onlineModes[cfg.OnlineSnapshots]), Network: networkCapabilities()}, nil
+	return &driverv1.GetCapabilitiesResponse{Compute: computeCapabilities(cfg.OnlineDisks), Storage: storageCapabilities(onlineModes[cfg.OnlineSnapshots]), Network: networkCapabilities()}, nil
 }
 
 // do runs f as one transaction of the backend.
