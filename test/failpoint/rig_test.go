@@ -75,7 +75,7 @@ join_token_file: %[2]s/token
 image_networks: [127.0.0.1/32]
 plugins:
   - name: local
-    config: {journal: %[2]s/journal/j}
+    config: {journal: %[2]s/journal/j, online_snapshots: compute_switch, online_disks: true}
 `, r.agentAddr, dir, built.Bin)
 	if err := os.WriteFile(filepath.Join(dir, "agent.yaml"), []byte(agent), 0o600); err != nil {
 		return nil, err

@@ -24,8 +24,16 @@ import (
 
 func meta(name string) *metav1.ObjectMeta { return &metav1.ObjectMeta{Name: name} }
 
-// editJournal changes the backend's state while no plugin runs.
+// editJournal changes the backend's state, between two calls of the plugin if it runs.
 func editJournal(path string, f func(journal) error) error {
+	lock, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil { //nolint:gosec // a descriptor is no large number
+		return err
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return err

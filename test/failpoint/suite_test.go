@@ -184,11 +184,9 @@ func (s *suite) perform(ctx context.Context, a act, point, action string) (visit
 
 var errNotVisited = errors.New("the point was not visited")
 
-// waiting are the points that need what this rig has not: a driver that switches the disks of a running domain, and a second node that shares a pool.
+// waiting are the points that need what this rig has not: a second node that shares a pool.
 var waiting = []string{
-	"agent/internal/reconcile/fenced.go:Engine.endFenced", "agent/internal/reconcile/snapshot.go:snapRun.quiesce#1:QuiesceDomain", "agent/internal/reconcile/snapshot.go:snapRun.take#2:SwitchDisk",
-	"agent/internal/reconcile/snapshot.go:snapRun.take#3:CommitSnapshot", "agent/internal/reconcile/snapshot.go:snapRun.thaw#1:ThawDomain", "agent/internal/reconcile/volume.go:Engine.growOpenVolume",
-	"agent/internal/reconcile/volume.go:Engine.resizeDisk", "controller/internal/placement/evacuate.go:worker.dropGoneNodes", "controller/internal/placement/takeover.go:worker.takeOver",
+	"agent/internal/reconcile/fenced.go:Engine.endFenced", "controller/internal/placement/evacuate.go:worker.dropGoneNodes", "controller/internal/placement/takeover.go:worker.takeOver",
 }
 
 func waits(point string) bool {

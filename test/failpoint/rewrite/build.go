@@ -35,9 +35,8 @@ var edits = []Edit{
 	}
 	if errors.Join(err, f.Close()) != nil {`},
 
-	// The pool that every cluster has is of a driver of this name. The driver also has what the kvm plugin has.
+	// The pool that every cluster has is of a driver of this name. The driver also boots kernels, as the kvm plugin does.
 	{"sdk/conformance/reference/plugin.go", `Name: "reference"`, `Name: "local"`},
-	{"sdk/conformance/reference/compute.go", "driverv1.ComputeFeature_COMPUTE_FEATURE_CONSOLE_LOG,", "driverv1.ComputeFeature_COMPUTE_FEATURE_CONSOLE_LOG, driverv1.ComputeFeature_COMPUTE_FEATURE_GUEST_AGENT,"},
 	{"sdk/conformance/reference/compute.go", `bad(s.GetBoot().GetKernelPath() != "",`, `bad(false,`},
 
 	// No call deletes a pool in which something lies.
