@@ -87,6 +87,14 @@ func TestReferencePassesOnlineDisks(t *testing.T) {
 	conformance.Test(t, o)
 }
 
+// Pools that are one for several nodes.
+func TestReferencePassesShared(t *testing.T) {
+	t.Parallel()
+	o := options(t, map[string]any{"shared_pools": true, "online_snapshots": "compute_switch"})
+	o.Only = []string{"storage/*/*"}
+	conformance.Test(t, o)
+}
+
 func TestNamesAreUniqueAndChecksHaveContracts(t *testing.T) {
 	t.Parallel()
 	seen := map[string]bool{}

@@ -30,6 +30,8 @@ type config struct {
 	OnlineSnapshots string `json:"online_snapshots"`
 	// OnlineDisks makes disks come, go, grow and be switched while a domain runs, and guests quiesce.
 	OnlineDisks bool `json:"online_disks"`
+	// SharedPools makes each pool one for all nodes whose plugins have the same journal.
+	SharedPools bool `json:"shared_pools"`
 	// Defects makes the driver break the contract on purpose, to show that the suites notice.
 	Defects []string `json:"defects"`
 }
@@ -39,6 +41,7 @@ const schema = `{"$schema":"https://json-schema.org/draft/2020-12/schema","type"
 "delay_ms":{"type":"integer","minimum":0,"description":"how long each change takes"},
 "online_snapshots":{"enum":["none","storage","compute_switch"],"description":"how snapshots of volumes in use are taken"},
 "online_disks":{"type":"boolean","description":"disks come, go, grow and are switched while a domain runs, and guests quiesce"},
+"shared_pools":{"type":"boolean","description":"each pool is one for all nodes whose plugins have the same journal"},
 "defects":{"type":"array","items":{"type":"string"},"description":"ways to break the contract on purpose"}}}`
 
 // driver is what the three drivers share: the configuration in force and the backend.
@@ -77,7 +80,7 @@ func (d *driver) configure(_ context.Context, c *sdk.Config) (*driverv1.GetCapab
 	}
 	d.host, d.cfg = c.Host, cfg
 	d.base.Health.Healthy(map[string]string{"reference.backend": "simulated"})
-	return &driverv1.GetCapabilitiesResponse{Compute: computeCapabilities(cfg.OnlineDisks), Storage: storageCapabilities(onlineModes[cfg.OnlineSnapshots]), Network: networkCapabilities()}, nil
+	return &driverv1.GetCapabilitiesResponse{Compute: computeCapabilities(cfg.OnlineDisks), Storage: storageCapabilities(cfg), Network: networkCapabilities()}, nil
 }
 
 // do runs f as one transaction of the backend.

@@ -49,6 +49,9 @@ func (s *storageDriver) CreateSnapshot(ctx context.Context, req *driverv1.Create
 		if err != nil {
 			return err
 		}
+		if err := s.elsewhere(x, pool, req.GetVolumeId()); err != nil {
+			return err
+		}
 		mode := s.onlineMode()
 		if v.GetAttached() && mode == driverv1.OnlineSnapshotMode_ONLINE_SNAPSHOT_MODE_NONE {
 			return inUse(req.GetVolumeId())

@@ -37,14 +37,15 @@ type storageDriver struct {
 	*driver
 }
 
-func storageCapabilities(online driverv1.OnlineSnapshotMode) *driverv1.StorageCapabilities {
+func storageCapabilities(cfg config) *driverv1.StorageCapabilities {
 	return &driverv1.StorageCapabilities{
 		Features: []driverv1.StorageFeature{
 			driverv1.StorageFeature_STORAGE_FEATURE_RESIZE, driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT,
 			driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT_RESTORE, driverv1.StorageFeature_STORAGE_FEATURE_VOLUME_FROM_SNAPSHOT,
 			driverv1.StorageFeature_STORAGE_FEATURE_CLONE, driverv1.StorageFeature_STORAGE_FEATURE_EXPORT, driverv1.StorageFeature_STORAGE_FEATURE_IMPORT, driverv1.StorageFeature_STORAGE_FEATURE_THIN,
 		},
-		OnlineSnapshots:      online,
+		OnlineSnapshots:      onlineModes[cfg.OnlineSnapshots],
+		SharedPools:          cfg.SharedPools,
 		Formats:              []driverv1.VolumeFormat{driverv1.VolumeFormat_VOLUME_FORMAT_RAW},
 		SizeGranularityBytes: granularity,
 		DiskSources:          []driverv1.DiskSourceKind{driverv1.DiskSourceKind_DISK_SOURCE_KIND_FILE},
@@ -70,10 +71,10 @@ func (s *storageDriver) EnsurePool(ctx context.Context, req *driverv1.EnsurePool
 	var pool *driverv1.Pool
 	err = s.change(ctx, func(x *tx) error {
 		pool = s.pool(x, id)
-		if x.has(poolTable, id) {
+		if x.has(poolTable, s.poolKey(id)) {
 			return nil
 		}
-		return x.put(poolTable, id, &driverv1.EnsurePoolRequest{PoolId: id})
+		return x.put(poolTable, s.poolKey(id), &driverv1.EnsurePoolRequest{PoolId: id})
 	})
 	return &driverv1.EnsurePoolResponse{Pool: pool}, err
 }
@@ -101,11 +102,11 @@ func (s *storageDriver) ReleasePool(ctx context.Context, req *driverv1.ReleasePo
 	defer unlock()
 	return &driverv1.ReleasePoolResponse{}, s.change(ctx, func(x *tx) error {
 		for _, v := range s.volumes(x, id) {
-			if v.GetAttached() {
+			if s.seen(x, v).GetAttached() {
 				return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s of pool %s is attached", v.GetVolumeId(), id)
 			}
 		}
-		x.del(poolTable, id)
+		x.del(poolTable, s.poolKey(id))
 		return nil
 	})
 }
@@ -140,7 +141,7 @@ func (s *storageDriver) on(ctx context.Context, pool, field, id string, f func(*
 }
 
 func (s *storageDriver) ensured(x *tx, pool string, f func(*tx) error) error {
-	if !x.has(poolTable, pool) {
+	if !x.has(poolTable, s.poolKey(pool)) {
 		return fault.New(metav1.Reason_REASON_POOL_NOT_FOUND, "pool %s is not ensured", pool).WithRemedy("call EnsurePool first")
 	}
 	return f(x)
@@ -193,6 +194,7 @@ func (s *storageDriver) create(ctx context.Context, req *driverv1.CreateVolumeRe
 			if v, err = s.volume(x, pool, id); err == nil && !proto.Equal(ask, before) && !s.defect("create-ignores-spec") {
 				err = conflict("volume", id)
 			}
+			s.seen(x, v)
 			return err
 		}
 		content, size, err := s.source(x, pool, req.GetSource())
@@ -270,7 +272,7 @@ func (s *storageDriver) DeleteVolume(ctx context.Context, req *driverv1.DeleteVo
 				return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s has snapshot %s", id, snap.GetSnapshotId()).WithRemedy("delete its snapshots first")
 			}
 		}
-		for _, table := range []string{volumeTable, askTable, contentTable, headTable} {
+		for _, table := range []string{volumeTable, askTable, contentTable, headTable, holderTable} {
 			x.del(table, pool+"/"+id)
 		}
 		return nil
@@ -282,8 +284,9 @@ func (s *storageDriver) GetVolume(_ context.Context, req *driverv1.GetVolumeRequ
 		return nil, err
 	}
 	r := &driverv1.GetVolumeResponse{}
-	return r, s.in(req.GetPoolId(), func(x *tx) (err error) {
-		r.Volume, err = s.volume(x, req.GetPoolId(), req.GetVolumeId())
+	return r, s.in(req.GetPoolId(), func(x *tx) error {
+		v, err := s.volume(x, req.GetPoolId(), req.GetVolumeId())
+		r.Volume = s.seen(x, v)
 		return err
 	})
 }
@@ -293,7 +296,7 @@ func (s *storageDriver) ListVolumes(_ context.Context, req *driverv1.ListVolumes
 	return r, s.in(req.GetPoolId(), func(x *tx) error {
 		byID, ids := map[string]*driverv1.Volume{}, []string(nil)
 		for _, v := range s.volumes(x, req.GetPoolId()) {
-			byID[v.GetVolumeId()], ids = v, append(ids, v.GetVolumeId())
+			byID[v.GetVolumeId()], ids = s.seen(x, v), append(ids, v.GetVolumeId())
 		}
 		if s.defect("one-page") {
 			req.PageSize = 0
@@ -329,8 +332,9 @@ func (s *storageDriver) AttachVolume(ctx context.Context, req *driverv1.AttachVo
 	pool, id := req.GetPoolId(), req.GetVolumeId()
 	var head string
 	err := s.on(ctx, pool, "volume", id, func(x *tx) error {
+		err := s.attach(x, req, true)
 		head = x.head(pool, id)
-		return s.attach(x, pool, id, true)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -340,14 +344,23 @@ func (s *storageDriver) AttachVolume(ctx context.Context, req *driverv1.AttachVo
 
 func (s *storageDriver) DetachVolume(ctx context.Context, req *driverv1.DetachVolumeRequest) (*driverv1.DetachVolumeResponse, error) {
 	pool, id := req.GetPoolId(), req.GetVolumeId()
-	err := s.on(ctx, pool, "volume", id, func(x *tx) error { return s.attach(x, pool, id, false) })
+	err := s.on(ctx, pool, "volume", id, func(x *tx) error {
+		return s.attach(x, &driverv1.AttachVolumeRequest{PoolId: pool, VolumeId: id}, false)
+	})
 	if fault.Is(err, metav1.Reason_REASON_VOLUME_NOT_FOUND) {
 		err = nil
 	}
 	return &driverv1.DetachVolumeResponse{}, err
 }
 
-func (s *storageDriver) attach(x *tx, pool, id string, attached bool) error {
+func (s *storageDriver) attach(x *tx, req *driverv1.AttachVolumeRequest, attached bool) error {
+	pool, id := req.GetPoolId(), req.GetVolumeId()
+	switch {
+	case s.sharedPools() && attached:
+		return s.hold(x, req)
+	case s.sharedPools():
+		return s.letGo(x, pool, id)
+	}
 	v, err := s.volume(x, pool, id)
 	if err != nil || v.GetAttached() == attached {
 		return err
