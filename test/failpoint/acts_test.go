@@ -12,6 +12,8 @@ type act struct {
 	do   func(context.Context, *rig) error
 	// fresh: it begins with empty directories, of its own.
 	fresh bool
+	// pair: of two nodes, which share their pools; it begins with empty directories, too.
+	pair bool
 	// alone: it ends without a node, and checks for itself.
 	alone bool
 	// with arms other points, once, for what is only done when something else fails.
@@ -69,6 +71,8 @@ var acts = []act{
 	{name: "two first starts", do: actRace, fresh: true, alone: true, with: map[string]string{clusterCommit: "delay"}},
 	{name: "two first starts, a key each", do: actRaceApart, fresh: true, alone: true, with: map[string]string{clusterCommit: "delay"}},
 	{name: "fenced node", do: actFenced, fresh: true, alone: true},
+	{name: "executor is lost", do: actExecutorLost, pair: true},
+	{name: "fenced user", do: actFencedUser, pair: true},
 	{name: "wait", do: actWait},
 }
 

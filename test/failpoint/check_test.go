@@ -36,7 +36,11 @@ func (r *rig) converged(ctx context.Context, s stay) error {
 
 // look says what is not as it should be. What was said before since does not count.
 func (r *rig) look(ctx context.Context, s stay, since time.Time) error {
-	node, err := r.nodes.GetNode(ctx, connect.NewRequest(&computev1.GetNodeRequest{Id: nodeName}))
+	nodes, err := r.nodes.ListNodes(ctx, connect.NewRequest(&computev1.ListNodesRequest{}))
+	if err != nil {
+		return err
+	}
+	pools, err := r.pools.ListStoragePools(ctx, connect.NewRequest(&storagev1.ListStoragePoolsRequest{}))
 	if err != nil {
 		return err
 	}
@@ -56,18 +60,38 @@ func (r *rig) look(ctx context.Context, s stay, since time.Time) error {
 	}
 	var errs []error
 	wrong := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	st := node.Msg.GetNode().GetStatus()
-	if st.GetPhase() != computev1.NodePhase_NODE_PHASE_READY {
-		wrong("node is %s: %s", st.GetPhase(), st.GetMessage())
+	have := map[string]bool{}
+	var held computev1.ResourceAmount
+	for _, node := range nodes.Msg.GetNodes() {
+		name, st := node.GetMeta().GetName(), node.GetStatus()
+		have[node.GetMeta().GetId()] = true
+		held.Cpus += st.GetClaimed().GetCpus()
+		held.MemoryBytes += st.GetClaimed().GetMemoryBytes()
+		if st.GetPhase() != computev1.NodePhase_NODE_PHASE_READY || node.GetSpec().GetCordoned() {
+			wrong("node %s is %s: %s", name, st.GetPhase(), st.GetMessage())
+		}
+		if !st.GetHeartbeatTime().AsTime().After(since) {
+			wrong("node %s was last heard at %s", name, st.GetHeartbeatTime().AsTime())
+		}
+		if d := st.GetDrivers(); len(d) != 1 || d[0].GetState() != "healthy" || r.agents[name] == nil || !r.agents[name].isParent(d[0].GetPid()) {
+			wrong("drivers of node %s: %v", name, d)
+		}
+		if len(st.GetOrphans()) > 0 {
+			wrong("orphans of node %s: %v", name, st.GetOrphans())
+		}
 	}
-	if !st.GetHeartbeatTime().AsTime().After(since) {
-		wrong("the node was last heard at %s", st.GetHeartbeatTime().AsTime())
+	if len(have) != len(r.agents) {
+		wrong("there are nodes %v", have)
 	}
-	if d := st.GetDrivers(); len(d) != 1 || d[0].GetState() != "healthy" || !r.agent.isParent(d[0].GetPid()) {
-		wrong("drivers: %v", d)
-	}
-	if len(st.GetOrphans()) > 0 {
-		wrong("orphans: %v", st.GetOrphans())
+	for _, pool := range pools.Msg.GetStoragePools() {
+		for _, n := range pool.GetStatus().GetNodes() {
+			if !have[n.GetNodeId()] || n.GetHealth() != storagev1.PoolHealth_POOL_HEALTH_HEALTHY {
+				wrong("pool %s on a node: %s", pool.GetMeta().GetName(), n)
+			}
+		}
+		if n := len(pool.GetStatus().GetNodes()); n != len(have) {
+			wrong("pool %s is on %d nodes", pool.GetMeta().GetName(), n)
+		}
 	}
 	for _, op := range open.Msg.GetOperations() {
 		wrong("operation under way: %s", op)
@@ -89,8 +113,8 @@ func (r *rig) look(ctx context.Context, s stay, since time.Time) error {
 	if s.vm != "" && !slices.Contains(wantVMs, s.vm) {
 		wrong("the VM that was there all the time is gone")
 	}
-	if c := st.GetClaimed(); c.GetCpus() != claimed.GetCpus() || c.GetMemoryBytes() != claimed.GetMemoryBytes() {
-		wrong("claims of the node are %v, of its VMs %v", c, &claimed)
+	if held.GetCpus() != claimed.GetCpus() || held.GetMemoryBytes() != claimed.GetMemoryBytes() {
+		wrong("claims of the nodes are %v, of the VMs %v", &held, &claimed)
 	}
 	for _, img := range images.Msg.GetImages() {
 		if img.GetMeta().GetId() != s.image || img.GetStatus().GetPhase() != storagev1.ImagePhase_IMAGE_PHASE_READY {
@@ -108,7 +132,7 @@ func (r *rig) look(ctx context.Context, s stay, since time.Time) error {
 	for _, t := range []struct {
 		name string
 		want []string
-	}{{"domain", wantVMs}, {"domain-spec", wantVMs}, {"volume", wantVolumes}, {"volume-bytes", wantVolumes}, {"image", wantImages}, {"image-bytes", wantImages}, {"snapshot", nil}} {
+	}{{"domain", wantVMs}, {"domain-spec", wantVMs}, {"volume", wantVolumes}, {"volume-bytes", wantVolumes}, {"image", wantImages}, {"image-bytes", wantImages}, {"snapshot", nil}, {"volume-holders", nil}, {"volume-pending", nil}, {"overlay", nil}, {"domain-frozen", nil}} {
 		if got := j.ids(t.name); !slices.Equal(got, sorted(t.want)) {
 			wrong("the host has %s %v, wanted are %v", t.name, got, t.want)
 		}

@@ -59,16 +59,21 @@ func (r *rig) joinToken(ctx context.Context, node string, ttl time.Duration) (st
 	return m.GetToken(), err
 }
 
-// nodeReady waits until the node is ready with the plugin that runs now; what an earlier agent said does not count.
+// nodeReady waits until each node is ready with the plugin that runs now; what an earlier agent said does not count.
 func (r *rig) nodeReady(ctx context.Context) error {
-	return r.until(ctx, "the node is ready", func() (bool, string) {
-		m, err := r.nodes.GetNode(ctx, connect.NewRequest(&computev1.GetNodeRequest{Id: nodeName}))
-		if err != nil {
-			return false, err.Error()
+	return r.until(ctx, "the nodes are ready", func() (bool, string) {
+		for name, agent := range r.agents {
+			m, err := r.nodes.GetNode(ctx, connect.NewRequest(&computev1.GetNodeRequest{Id: name}))
+			if err != nil {
+				return false, err.Error()
+			}
+			st := m.Msg.GetNode().GetStatus()
+			healthy := len(st.GetDrivers()) == 1 && st.GetDrivers()[0].GetState() == "healthy" && agent.isParent(st.GetDrivers()[0].GetPid())
+			if st.GetPhase() != computev1.NodePhase_NODE_PHASE_READY || !healthy {
+				return false, st.String()
+			}
 		}
-		st := m.Msg.GetNode().GetStatus()
-		healthy := len(st.GetDrivers()) == 1 && st.GetDrivers()[0].GetState() == "healthy" && r.agent.isParent(st.GetDrivers()[0].GetPid())
-		return st.GetPhase() == computev1.NodePhase_NODE_PHASE_READY && healthy, st.String()
+		return true, ""
 	})
 }
 

@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,9 +25,13 @@ import (
 	"github.com/limiquantix/limiquantix/test/stack"
 )
 
-const nodeName = "n1"
+// The node that every rig has, and the one that it has besides if it is a pair.
+const (
+	nodeName   = "n1"
+	secondName = "n2"
+)
 
-// rig is a controller and an agent with the reference plugin, and the directory by which their failpoints are told what to do.
+// rig is a controller and an agent with the reference plugin, or two that share its pools, and the directory by which their failpoints are told what to do.
 type rig struct {
 	dir   string
 	fp    string
@@ -33,6 +39,7 @@ type rig struct {
 	bound time.Duration // within which everything converges
 
 	controller, agent *process
+	agents            map[string]*process // by node, of those that shall be there
 	agentAddr, public string
 	http              *http.Client
 
@@ -49,7 +56,11 @@ type rig struct {
 
 // newRig prepares everything below dir, and starts nothing.
 func newRig(dir string, built rewrite.Built, bound time.Duration) (*rig, error) {
-	r := &rig{dir: dir, fp: filepath.Join(dir, "fp"), built: built, bound: bound}
+	return newRigOf(dir, built, bound, false)
+}
+
+func newRigOf(dir string, built rewrite.Built, bound time.Duration, pair bool) (*rig, error) {
+	r := &rig{dir: dir, fp: filepath.Join(dir, "fp"), built: built, bound: bound, agents: map[string]*process{}}
 	for _, d := range []string{"fp/armed", "fp/fired", "fp/ask", "journal"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o750); err != nil {
 			return nil, err
@@ -65,29 +76,20 @@ func newRig(dir string, built rewrite.Built, bound time.Duration) (*rig, error) 
 	if err := os.WriteFile(filepath.Join(dir, "controller.yaml"), []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	agent := fmt.Sprintf(`controllers: [%q]
-data_dir: %[2]s/agent
-state_dir: %[2]s/state
-run_dir: %[2]s/run
-plugin_dir: %[3]s/plugins
-listen: ""
-join_token_file: %[2]s/token
-image_networks: [127.0.0.1/32]
-plugins:
-  - name: local
-    config: {journal: %[2]s/journal/j, online_snapshots: compute_switch, online_disks: true}
-`, r.agentAddr, dir, built.Bin)
-	if err := os.WriteFile(filepath.Join(dir, "agent.yaml"), []byte(agent), 0o600); err != nil {
-		return nil, err
-	}
 	env := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "LIMIQUANTIX_FAILPOINTS=" + r.fp}
 	r.controller = &process{log: filepath.Join(dir, "controller.log"), env: env, argv: []string{
 		filepath.Join(built.Bin, "limiquantix-controller"), "--config", filepath.Join(dir, "controller.yaml"), "--data-dir", filepath.Join(dir, "controller"),
 		"--listen", listen, "--agent-listen", r.agentAddr,
 	}}
-	r.agent = &process{log: filepath.Join(dir, "agent.log"), env: env, argv: []string{
-		filepath.Join(built.Bin, "limiquantix-agent"), "--config", filepath.Join(dir, "agent.yaml"),
-	}}
+	if err := r.addAgent(nodeName, dir, pair, env); err != nil {
+		return nil, err
+	}
+	r.agent = r.agents[nodeName]
+	if pair {
+		if err := r.addAgent(secondName, filepath.Join(dir, secondName), pair, env); err != nil {
+			return nil, err
+		}
+	}
 	transport := &http.Transport{Protocols: new(http.Protocols), IdleConnTimeout: 10 * time.Second}
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	r.http = &http.Client{Transport: transport}
@@ -102,7 +104,30 @@ plugins:
 	return r, nil
 }
 
-// up starts everything and makes the node join.
+// addAgent prepares the agent of a node below a directory.
+func (r *rig) addAgent(name, dir string, shared bool, env []string) error {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return err
+	}
+	config := fmt.Sprintf(`controllers: [%q]
+data_dir: %[2]s/agent
+state_dir: %[2]s/state
+run_dir: %[2]s/run
+plugin_dir: %[3]s/plugins
+listen: ""
+join_token_file: %[2]s/token
+image_networks: [127.0.0.1/32]
+plugins:
+  - name: local
+    config: {journal: %[4]s/journal/j, online_snapshots: compute_switch, online_disks: true, shared_pools: %[5]v}
+`, r.agentAddr, dir, r.built.Bin, r.dir, shared)
+	r.agents[name] = &process{log: filepath.Join(dir, "agent.log"), env: env, argv: []string{
+		filepath.Join(r.built.Bin, "limiquantix-agent"), "--config", filepath.Join(dir, "agent.yaml"),
+	}}
+	return os.WriteFile(filepath.Join(dir, "agent.yaml"), []byte(config), 0o600)
+}
+
+// up starts everything and makes the nodes join.
 func (r *rig) up(ctx context.Context) error {
 	if err := r.controller.start(); err != nil {
 		return err
@@ -110,21 +135,28 @@ func (r *rig) up(ctx context.Context) error {
 	if err := r.ready(ctx); err != nil {
 		return err
 	}
-	token, err := r.joinToken(ctx, nodeName, time.Hour)
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(r.dir, "token"), []byte(token), 0o600); err != nil {
-		return err
-	}
-	if err := r.agent.start(); err != nil {
-		return err
+	for _, name := range slices.Sorted(maps.Keys(r.agents)) {
+		token, err := r.joinToken(ctx, name, time.Hour)
+		if err != nil {
+			return err
+		}
+		agent := r.agents[name]
+		if err := os.WriteFile(filepath.Join(filepath.Dir(agent.log), "token"), []byte(token), 0o600); err != nil {
+			return err
+		}
+		if err := agent.start(); err != nil {
+			return err
+		}
 	}
 	return r.nodeReady(ctx)
 }
 
 func (r *rig) down() error {
-	return errors.Join(r.agent.stop(syscall.SIGTERM), r.controller.stop(syscall.SIGTERM))
+	var err error
+	for _, agent := range r.agents {
+		err = errors.Join(err, agent.stop(syscall.SIGTERM))
+	}
+	return errors.Join(err, r.controller.stop(syscall.SIGTERM))
 }
 
 // ready waits until the controller answers and leads.

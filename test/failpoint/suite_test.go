@@ -98,7 +98,7 @@ func (s *suite) standing(ctx context.Context) (*rig, error) {
 	if s.rig != nil {
 		return s.rig, nil
 	}
-	r, err := s.newRig()
+	r, err := s.newRig(false)
 	if err != nil {
 		return nil, err
 	}
@@ -117,9 +117,9 @@ func (s *suite) standing(ctx context.Context) (*rig, error) {
 	return r, r.converged(ctx, s.stay)
 }
 
-func (s *suite) newRig() (*rig, error) {
+func (s *suite) newRig(pair bool) (*rig, error) {
 	s.rigs++
-	return newRig(filepath.Join(s.dir, fmt.Sprintf("r%d", s.rigs)), s.built, s.bound)
+	return newRigOf(filepath.Join(s.dir, fmt.Sprintf("r%d", s.rigs)), s.built, s.bound, pair)
 }
 
 func (s *suite) dropRig() {
@@ -135,8 +135,8 @@ func (s *suite) dropRig() {
 // perform does an act with a point armed, if any, and checks that everything is right afterwards.
 func (s *suite) perform(ctx context.Context, a act, point, action string) (visits map[string]int, err error) {
 	r, want := s.rig, stay{}
-	if a.fresh {
-		if r, err = s.newRig(); err != nil {
+	if a.fresh || a.pair {
+		if r, err = s.newRig(a.pair); err != nil {
 			return nil, err
 		}
 		defer func() {
@@ -184,15 +184,6 @@ func (s *suite) perform(ctx context.Context, a act, point, action string) (visit
 
 var errNotVisited = errors.New("the point was not visited")
 
-// waiting are the points that need what this rig has not: a second node that shares a pool.
-var waiting = []string{
-	"agent/internal/reconcile/fenced.go:Engine.endFenced", "controller/internal/placement/evacuate.go:worker.dropGoneNodes", "controller/internal/placement/takeover.go:worker.takeOver",
-}
-
-func waits(point string) bool {
-	return slices.ContainsFunc(waiting, func(p string) bool { return strings.HasPrefix(point, p) })
-}
-
 // dryRun does every act without a fault and counts who visits what.
 func (s *suite) dryRun() {
 	for i, a := range acts {
@@ -209,13 +200,8 @@ func (s *suite) dryRun() {
 		s.t.Logf("act %-30s %5.1fs, %d points", a.name, s.took[i].Seconds(), len(visits))
 	}
 	for _, p := range s.built.Points {
-		switch visited := s.visits[p.ID] > 0; {
-		case !visited && waits(p.ID):
-			s.t.Logf("no act visits %s (%s) yet", p.ID, p.Kind)
-		case !visited:
+		if s.visits[p.ID] == 0 {
 			s.t.Errorf("no act visits %s (%s)", p.ID, p.Kind)
-		case waits(p.ID):
-			s.t.Errorf("an act visits %s: take it off the list of those that wait for one", p.ID)
 		}
 		slices.SortFunc(s.acts[p.ID], func(a, b int) int { return cmp.Compare(s.cost(a), s.cost(b)) })
 	}
@@ -235,7 +221,7 @@ type trial struct{ point, action string }
 func (s *suite) trials(full bool) {
 	var all []trial
 	for _, p := range s.built.Points {
-		if strings.Contains(p.ID, os.Getenv(onlyEnv)) && !waits(p.ID) {
+		if strings.Contains(p.ID, os.Getenv(onlyEnv)) {
 			for _, a := range actions {
 				all = append(all, trial{p.ID, a})
 			}
