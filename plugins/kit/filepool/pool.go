@@ -12,6 +12,7 @@
 package filepool
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -144,6 +145,7 @@ func (p *Pool) claim() error {
 		if err != nil {
 			return ioError("read pool", err)
 		}
+		entries = slices.DeleteFunc(entries, func(e fs.DirEntry) bool { return halfMarker(e.Name()) })
 		if len(entries) > 0 && !(len(entries) == 1 && entries[0].Name() == "lost+found") {
 			return fault.New(metav1.Reason_REASON_INVALID_FIELD, "directory %s holds files that are not a pool's", p.path).WithRemedy("choose an empty or new directory")
 		}
@@ -163,6 +165,13 @@ func (p *Pool) claim() error {
 	return nil
 }
 
+// halfMarker says whether a file is a marker whose writing ended before it was in place.
+func halfMarker(name string) bool {
+	rest, ok := strings.CutPrefix(name, newMarker)
+	_, err := hex.DecodeString(rest)
+	return ok && err == nil && len(rest) == 2*randomBytes
+}
+
 // abandoned is when what another node was making in a shared pool is certainly not being made any more.
 const abandoned = 24 * time.Hour
 
@@ -176,6 +185,9 @@ func (p *Pool) sweep() error {
 		return !p.owner.Shared || strings.HasPrefix(name, p.owner.NodeID+"-") || old(tmpDir+"/"+name)
 	})
 	if err != nil {
+		return err
+	}
+	if err := p.removeIn(".", func(name string) bool { return halfMarker(name) && (!p.owner.Shared || old(name)) }); err != nil {
 		return err
 	}
 	used, err := p.used()

@@ -55,9 +55,9 @@ func (p *Pool) removeFiles(dir string, names ...string) error {
 
 // writeFile puts content in place whole and durably, or not at all.
 func (p *Pool) writeFile(name string, content []byte, perm fs.FileMode) error {
-	tmp := ".new-" + randomName()
-	if name != markerFile {
-		tmp = tmpDir + "/" + p.owner.NodeID + tmp[4:]
+	tmp := tmpDir + "/" + p.owner.NodeID + "-" + randomName()
+	if name == markerFile { // there is no folder yet
+		tmp = newMarker + randomName()
 	}
 	f, err := p.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, perm)
 	if err != nil {
@@ -141,8 +141,13 @@ func (p *Pool) ids(dir, after string) ([]string, error) {
 	return out, nil
 }
 
+const (
+	newMarker   = ".new-"
+	randomBytes = 8
+)
+
 func randomName() string {
-	var b [8]byte
+	var b [randomBytes]byte
 	_, _ = rand.Read(b[:])
 	return hex.EncodeToString(b[:])
 }
