@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/limiquantix/limiquantix/plugins/kit/qcow2"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
@@ -56,8 +57,8 @@ func (p *Pool) walk(volume func(id string, r volumeRecord), snapshot func(id str
 	return nil
 }
 
-// used are the names of all layers that a record names.
-func (p *Pool) used() (map[string]bool, error) {
+// used are the names of all layers that a record names, other than that of a volume that is being deleted, if any.
+func (p *Pool) used(deleted string) (map[string]bool, error) {
 	used := map[string]bool{}
 	add := func(layers []layer) {
 		for _, l := range layers {
@@ -65,18 +66,62 @@ func (p *Pool) used() (map[string]bool, error) {
 		}
 	}
 	err := p.walk(
-		func(id string, r volumeRecord) { add(r.layers(id)) },
-		func(_ string, r snapshotRecord) { add(r.Layers); add(r.Overlay) },
+		func(id string, r volumeRecord) {
+			if id == deleted {
+				return
+			}
+			add(r.layers(id))
+			if r.Pending != "" { // a guest may write to it already
+				add([]layer{overlayOf(id, r.Pending)})
+			}
+		},
+		func(_ string, r snapshotRecord) {
+			if !r.Gone {
+				add(r.Layers)
+				add(r.Overlay)
+			}
+		},
 	)
 	return used, err
 }
 
 // collect removes those of the layers that no record names.
-func (p *Pool) collect(layers []layer) error {
+func (p *Pool) collect(layers []layer) error { return p.collectBut("", layers) }
+
+// collectStrays removes the layers whose names begin and end so and which no record names: a call that was not issued again left them.
+func (p *Pool) collectStrays(prefix, suffix string) error {
+	layers, err := p.named(prefix, suffix)
+	if err != nil {
+		return err
+	}
+	return p.collect(layers)
+}
+
+// named are the files of layers whose names begin and end so.
+func (p *Pool) named(prefix, suffix string) (layers []layer, err error) {
+	f, err := p.root.Open(volumesDir)
+	if err != nil {
+		return nil, ioError("list layers", err)
+	}
+	names, err := f.Readdirnames(-1)
+	_ = f.Close()
+	if err != nil {
+		return nil, ioError("list layers", err)
+	}
+	for _, n := range names {
+		if strings.HasPrefix(n, prefix) && strings.HasSuffix(n, suffix) && (strings.HasSuffix(n, ".raw") || strings.HasSuffix(n, ".qcow2")) {
+			layers = append(layers, layer{File: n})
+		}
+	}
+	return layers, nil
+}
+
+// collectBut is collect when what the record of a volume names does not count.
+func (p *Pool) collectBut(deleted string, layers []layer) error {
 	if len(layers) == 0 {
 		return nil
 	}
-	used, err := p.used()
+	used, err := p.used(deleted)
 	if err != nil {
 		return err
 	}
@@ -100,7 +145,7 @@ func (p *Pool) userOfImage(image string) (user string, err error) {
 			user = "volume " + id
 		}
 	}, func(id string, r snapshotRecord) {
-		if r.Image == image {
+		if r.Image == image && !r.Gone {
 			user = "snapshot " + id
 		}
 	})
@@ -131,7 +176,7 @@ func (p *Pool) grown(l layer) int64 {
 // snapshotsOf are the ids of a volume's snapshots, pending ones included.
 func (p *Pool) snapshotsOf(volume string) (ids []string, err error) {
 	err = p.walk(func(string, volumeRecord) {}, func(id string, r snapshotRecord) {
-		if r.VolumeID == volume {
+		if r.VolumeID == volume && !r.Gone {
 			ids = append(ids, id)
 		}
 	})

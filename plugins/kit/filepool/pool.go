@@ -190,7 +190,7 @@ func (p *Pool) sweep() error {
 	if err := p.removeIn(".", func(name string) bool { return halfMarker(name) && (!p.owner.Shared || old(name)) }); err != nil {
 		return err
 	}
-	used, err := p.used()
+	used, err := p.used("")
 	if err != nil {
 		return err
 	}

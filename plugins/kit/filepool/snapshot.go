@@ -24,9 +24,16 @@ type snapshotRecord struct {
 	Time          time.Time `json:"time"`
 	Layers        []layer   `json:"layers"`
 	Image         string    `json:"image,omitempty"`
-	// Pending says that the overlay is not yet the volume; Overlay is that overlay, kept only until then.
+	// Pending says that the overlay is not yet the volume; Overlay is that overlay, kept only until then. The volume's record has the last word.
 	Pending bool    `json:"pending,omitempty"`
 	Overlay []layer `json:"overlay,omitempty"`
+	// Gone says that the snapshot is deleted, and that its layers are still being collected.
+	Gone bool `json:"gone,omitempty"`
+}
+
+// overlayOf is the layer in which a volume goes on once a snapshot is taken.
+func overlayOf(volume, snapshot string) layer {
+	return layer{File: volume + "." + snapshot + ".qcow2", Format: driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2}
 }
 
 func (p *Pool) ourSnapshot(id string) (rec snapshotRecord, err error) {
@@ -40,6 +47,16 @@ func (p *Pool) ourSnapshot(id string) (rec snapshotRecord, err error) {
 		return rec, ioError("read snapshot", err)
 	case !p.ours(rec.Mark):
 		return rec, fault.New(metav1.Reason_REASON_NOT_OURS, "snapshot %s carries another cluster's or node's mark", id)
+	case rec.Gone:
+		return rec, fault.New(metav1.Reason_REASON_SNAPSHOT_NOT_FOUND, "snapshot %s of pool %s is being deleted", id, p.id)
+	}
+	over := overlayOf(rec.VolumeID, id)
+	switch vol, err := p.volume(rec.VolumeID); {
+	case err != nil:
+	case vol.Pending == id: // a commit that was cut short
+		rec.Pending, rec.Overlay = true, []layer{over}
+	case slices.Contains(vol.layers(rec.VolumeID), over):
+		rec.Pending = false
 	}
 	return rec, nil
 }
@@ -76,6 +93,9 @@ func (p *Pool) CreateSnapshot(ctx context.Context, req *driverv1.CreateSnapshotR
 	if vol.Attached && vol.AttachedNode != p.owner.NodeID {
 		return nil, nil, fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is attached by node %s, which alone can snapshot it", volume, vol.AttachedNode)
 	}
+	if rec.Gone {
+		return nil, nil, err
+	}
 	if err != nil { // it is new
 		if vol.Pending != "" && vol.Pending != id {
 			return nil, nil, fault.New(metav1.Reason_REASON_BUSY, "snapshot %s of volume %s is being taken", vol.Pending, volume)
@@ -84,7 +104,7 @@ func (p *Pool) CreateSnapshot(ctx context.Context, req *driverv1.CreateSnapshotR
 		if len(layers) >= maxLayers {
 			return nil, nil, fault.New(metav1.Reason_REASON_LIMIT_EXCEEDED, "volume %s rests on %d layers, as many as there may be", volume, len(layers)).WithRemedy("delete snapshots of it while it is detached")
 		}
-		overlay := layer{File: volume + "." + id + ".qcow2", Format: driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2}
+		overlay := overlayOf(volume, id)
 		size := vol.SizeBytes
 		if vol.Attached {
 			size = max(size, p.grown(layers[0]))
@@ -129,18 +149,20 @@ func (r volumeRecord) imageBelow() string {
 	return r.Image
 }
 
-// commit makes the overlay of a pending snapshot the volume.
+// commit makes the overlay of a pending snapshot the volume. The volume's record comes last: until it is written the snapshot counts as pending, and after it nothing
+// is left to be done, so that it is never done a second time over what the volume has become since.
 func (p *Pool) commit(id string, rec snapshotRecord, volume string, vol *volumeRecord) (snapshotRecord, error) {
-	if vol.Pending == id {
-		vol.Image = rec.Image
-		vol.Layers = append(slices.Clone(rec.Overlay), rec.Layers...)
-		vol.Pending = ""
-		if err := p.writeRecord(volumesDir, volume, vol); err != nil {
-			return rec, err
-		}
-	}
 	rec.Pending, rec.Overlay = false, nil
-	return rec, p.writeRecord(snapsDir, id, rec)
+	if err := p.writeRecord(snapsDir, id, rec); err != nil || vol.Pending != id {
+		return rec, err
+	}
+	now := *vol
+	now.Image, now.Layers, now.Pending = rec.Image, append([]layer{overlayOf(volume, id)}, rec.Layers...), ""
+	if err := p.writeRecord(volumesDir, volume, now); err != nil {
+		return rec, err
+	}
+	*vol = now
+	return rec, nil
 }
 
 // settle commits what is pending of a volume that nothing has open, or whose domain writes to the overlay.
@@ -177,19 +199,25 @@ func (p *Pool) CommitSnapshot(id string) (*driverv1.Snapshot, error) {
 // DeleteSnapshot removes a snapshot; volumes made from it stay whole, absent is fine. If nobody has the volume open, it takes over what was the snapshot's alone.
 func (p *Pool) DeleteSnapshot(ctx context.Context, id string) error {
 	rec, err := p.ourSnapshot(id)
-	if fault.Is(err, metav1.Reason_REASON_SNAPSHOT_NOT_FOUND) {
-		return nil
+	if fault.Is(err, metav1.Reason_REASON_SNAPSHOT_NOT_FOUND) && !rec.Gone {
+		return p.collectStrays("", "."+id+".qcow2") // of a snapshot that was not begun in earnest
 	}
-	if err != nil {
+	if err != nil && !rec.Gone {
 		return err
 	}
-	if rec.Pending {
+	if rec.Pending && !rec.Gone {
 		return fault.New(metav1.Reason_REASON_WRONG_STATE, "snapshot %s is being taken", id).WithRemedy("commit it first")
 	}
-	if err := p.removeFiles(snapsDir, id+".json"); err != nil {
-		return err
+	if !rec.Gone { // first: what is deleted in part is no snapshot, and is deleted to its end
+		rec.Gone = true
+		if err := p.writeRecord(snapsDir, id, rec); err != nil {
+			return err
+		}
 	}
 	if err := p.collect(rec.Layers); err != nil {
+		return err
+	}
+	if err := p.removeFiles(snapsDir, id+".json"); err != nil {
 		return err
 	}
 	vol, err := p.ourVolume(rec.VolumeID)
@@ -206,7 +234,7 @@ func (p *Pool) shorten(ctx context.Context, id string, vol *volumeRecord) error 
 		err := p.walk(func(other string, r volumeRecord) {
 			shared = shared || other != id && slices.Contains(r.layers(other), layers[1])
 		}, func(_ string, r snapshotRecord) {
-			shared = shared || slices.Contains(r.Layers, layers[1])
+			shared = shared || !r.Gone && slices.Contains(r.Layers, layers[1])
 		})
 		if err != nil || shared {
 			return err
@@ -279,6 +307,9 @@ func (p *Pool) RestoreSnapshot(ctx context.Context, id, volume string) (*driverv
 	case rec.Pending:
 		return nil, fault.New(metav1.Reason_REASON_SNAPSHOT_NOT_FOUND, "snapshot %s is not taken yet", id)
 	}
+	if err := p.settle(volume, &vol); err != nil {
+		return nil, err
+	}
 	was := vol.layers(volume)
 	overlay := layer{File: volume + "." + randomName() + ".qcow2", Format: driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2}
 	tmp := p.tmp(volume, overlay.Format)
@@ -302,7 +333,7 @@ func (p *Pool) RestoreSnapshot(ctx context.Context, id, volume string) (*driverv
 // VolumeOf is the volume of a snapshot; empty if there is none of ours.
 func (p *Pool) VolumeOf(snapshot string) string {
 	rec, err := p.ourSnapshot(snapshot)
-	if err != nil {
+	if err != nil && !rec.Gone {
 		return ""
 	}
 	return rec.VolumeID

@@ -295,8 +295,7 @@ func (p *Pool) GetVolume(id string) (*driverv1.Volume, error) {
 func (p *Pool) DeleteVolume(id string) error {
 	rec, err := p.ourVolume(id)
 	if fault.Is(err, metav1.Reason_REASON_VOLUME_NOT_FOUND) {
-		rec = volumeRecord{Layers: []layer{{File: id + ".raw"}, {File: id + ".qcow2"}}} // content without a record, if any
-		return p.collect(rec.Layers)
+		return p.collectStrays(id+".", "") // content without a record, if any
 	}
 	if err != nil {
 		return err
@@ -314,11 +313,18 @@ func (p *Pool) DeleteVolume(id string) error {
 			return fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s has %d snapshots, %s among them", id, len(snaps), snaps[0]).WithRemedy("delete its snapshots first")
 		}
 	}
-	// What is written to is nobody else's; without it the volume is no more, and what is below it may be.
-	if err := p.removeFiles(volumesDir, layers[0].File, id+".json"); err != nil {
+	// What is written to is nobody else's; without it the volume is no more, and what is below it may be. The record goes last: it says what there is to remove.
+	if err := p.removeFiles(volumesDir, layers[0].File); err != nil {
 		return err
 	}
-	return p.collect(layers[1:])
+	strays, err := p.named(id+".", "")
+	if err != nil {
+		return err
+	}
+	if err := p.collectBut(id, append(strays, layers[1:]...)); err != nil {
+		return err
+	}
+	return p.removeFiles(volumesDir, id+".json")
 }
 
 // ListVolumes returns up to limit of our volumes with ids after the given one.
@@ -367,6 +373,9 @@ func (p *Pool) ResizeVolume(ctx context.Context, id string, size int64) (*driver
 		return p.describe(id, rec), nil
 	case rec.Attached:
 		return nil, fault.New(metav1.Reason_REASON_VOLUME_IN_USE, "volume %s is attached", id).WithRemedy("detach it first")
+	}
+	if err := p.settle(id, &rec); err != nil {
+		return nil, err
 	}
 	head := rec.layers(id)[0]
 	if err := qemuimg.Resize(ctx, p.layerPath(head), head.Format, want); err != nil {
