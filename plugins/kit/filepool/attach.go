@@ -232,27 +232,70 @@ func (p *Pool) voidHolder(id, node string) error {
 	if err := p.removeFiles(volumesDir, id+sharedInfix+node); err != nil {
 		return err
 	}
+	if err := p.bringBack(id); err != nil { // of a call that was cut short
+		return err
+	}
 	name := volumesDir + "/" + id + aloneSuffix
 	if holder, err := p.aloneHolder(id + aloneSuffix); err != nil || holder != node {
 		return err
 	}
-	aside := tmpDir + "/" + p.owner.NodeID + "-" + randomName()
+	aside := tmpDir + "/" + p.owner.NodeID + asideInfix + id + "." + node + "." + randomName()
 	if err := p.root.Rename(name, aside); errors.Is(err, fs.ErrNotExist) {
 		return nil // another was faster
 	} else if err != nil {
 		return ioError("end the attachment of a fenced node", err)
 	}
-	defer func() { _ = p.root.Remove(aside) }()
+	return p.endAside(aside, name, node)
+}
+
+// asideInfix stands in the names of attachments that were moved aside.
+const asideInfix = "-aside-"
+
+// endAside removes an attachment that was moved aside, or puts it back if it is not that of the fenced node.
+func (p *Pool) endAside(aside, name, node string) error {
 	var a attachment
 	b, err := p.root.ReadFile(aside)
 	if err == nil {
 		err = json.Unmarshal(b, &a)
 	}
 	if err == nil && a.Node != node { // attached anew between the look and the move
-		err = p.root.Link(aside, name)
+		if err = p.root.Link(aside, name); errors.Is(err, fs.ErrExist) {
+			err = nil
+		}
 	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if err == nil {
+		err = p.root.Remove(aside)
+	}
+	if err == nil {
+		err = p.syncDir(volumesDir)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return ioError("end the attachment of a fenced node", err)
+	}
+	return nil
+}
+
+// bringBack ends what this node was doing with attachments of a volume, or of all, that it had moved aside.
+func (p *Pool) bringBack(only string) error {
+	f, err := p.root.Open(tmpDir)
+	if err != nil {
+		return ioError("read pool", err)
+	}
+	names, err := f.Readdirnames(-1)
+	_ = f.Close()
+	if err != nil {
+		return ioError("read pool", err)
+	}
+	for _, n := range names {
+		rest, ok := strings.CutPrefix(n, p.owner.NodeID+asideInfix)
+		parts := strings.SplitN(rest, ".", 2) // the volume; the node, which may have dots, and a random name
+		if !ok || len(parts) != 2 || CheckID("id", parts[0]) != nil || only != "" && parts[0] != only {
+			continue
+		}
+		node := parts[1][:max(0, strings.LastIndexByte(parts[1], '.'))]
+		if err := p.endAside(tmpDir+"/"+n, volumesDir+"/"+parts[0]+aloneSuffix, node); err != nil {
+			return err
+		}
 	}
 	return nil
 }

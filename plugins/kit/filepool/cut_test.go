@@ -100,3 +100,22 @@ func TestDeletionGoesOn(t *testing.T) {
 		t.Error(left)
 	}
 }
+
+// An attachment that was moved aside, and is not the fenced node's, is put back even if the process that did so is gone.
+func TestAttachmentIsBroughtBack(t *testing.T) {
+	dir := t.TempDir()
+	b, c := openShared(t, dir, 2), openShared(t, dir, 3)
+	sharedVolume(t, b, volA)
+	if err := c.attach(volA); err != nil {
+		t.Fatal(err)
+	}
+	aside := tmpDir + "/" + nodeID(2) + asideInfix + volA + "." + nodeID(1) + "." + randomName()
+	if err := b.root.Rename(volumesDir+"/"+volA+aloneSuffix, aside); err != nil {
+		t.Fatal(err)
+	}
+	b = openShared(t, dir, 2)
+	want(t, b.attach(volA, fenced(1)), metav1.Reason_REASON_VOLUME_IN_USE)
+	if v, err := c.GetVolume(volA); err != nil || !v.GetAttached() {
+		t.Errorf("%v, %v", v, err)
+	}
+}

@@ -181,6 +181,9 @@ func (p *Pool) sweep() error {
 		st, err := p.root.Lstat(name)
 		return err == nil && time.Since(st.ModTime()) > abandoned
 	}
+	if err := p.bringBack(""); err != nil {
+		return err
+	}
 	err := p.removeIn(tmpDir, func(name string) bool {
 		return !p.owner.Shared || strings.HasPrefix(name, p.owner.NodeID+"-") || old(tmpDir+"/"+name)
 	})
