@@ -28,7 +28,7 @@ func run(args []string) error {
 	}
 	switch {
 	case len(args) == 1 && args[0] == "list":
-		points, err := rewrite.Find(root)
+		points, err := list(root)
 		for _, p := range points {
 			fmt.Printf("%-8s  %s\n", p.Kind, p.ID)
 		}
@@ -41,4 +41,20 @@ func run(args []string) error {
 		return err
 	}
 	return errors.New("usage: failpoints list | failpoints build DIR")
+}
+
+// list are the points of the product's processes and of the plugins.
+func list(root string) ([]rewrite.Point, error) {
+	points, err := rewrite.Find(root, rewrite.Processes)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range rewrite.Plugins {
+		more, err := rewrite.Find(root, []rewrite.Process{p})
+		if err != nil {
+			return nil, err
+		}
+		points = append(points, more...)
+	}
+	return points, nil
 }

@@ -50,13 +50,43 @@ var edits = []Edit{
 		case man.SHA256 != p.sum:`},
 }
 
-// Build finds the points and builds everything that the suite runs.
-func Build(ctx context.Context, root, dir string) (Built, error) {
-	points, err := Find(root)
+// pluginEdits make a pool of the local driver whose folder is named so one that is shared, as the NFS driver's are: both drive the same files.
+var pluginEdits = []Edit{
+	{"plugins/local/internal/driver/driver.go", "NodeID: host.GetNodeId()}", `NodeID: host.GetNodeId(), Shared: filepath.Base(path) == "shared"}`},
+}
+
+// BuildPlugin finds the points of a plugin and builds it.
+func BuildPlugin(ctx context.Context, root, dir string, plugin Process) (Built, error) {
+	processes := []Process{plugin}
+	points, overlay, err := prepare(root, dir, processes, pluginEdits)
 	if err != nil {
 		return Built{}, err
 	}
-	overlay, err := Overlay(root, filepath.Join(dir, "src"), points, edits)
+	b := Built{Bin: filepath.Join(dir, "bin")}
+	name := filepath.Base(plugin.Main)
+	if err := run(ctx, root, [][]string{
+		{"build", "-overlay", overlay, "-o", b.Bin + "/", plugin.Main},
+		{"run", "./sdk/cmd/plugin-manifest", filepath.Join(b.Bin, name)},
+	}); err != nil {
+		return b, err
+	}
+	b.Points, err = linked(b.Bin, processes, points)
+	return b, err
+}
+
+// prepare finds the points and writes the sources.
+func prepare(root, dir string, processes []Process, edits []Edit) ([]Point, string, error) {
+	points, err := Find(root, processes)
+	if err != nil {
+		return nil, "", err
+	}
+	overlay, err := Overlay(root, filepath.Join(dir, "src"), processes, points, edits)
+	return points, overlay, err
+}
+
+// Build finds the points and builds everything that the suite runs.
+func Build(ctx context.Context, root, dir string) (Built, error) {
+	points, overlay, err := prepare(root, dir, Processes, edits)
 	if err != nil {
 		return Built{}, err
 	}
@@ -65,27 +95,35 @@ func Build(ctx context.Context, root, dir string) (Built, error) {
 	if err := os.MkdirAll(plugin, 0o755); err != nil { //nolint:gosec // binaries
 		return b, err
 	}
-	for _, c := range [][]string{
+	err = run(ctx, root, [][]string{
 		{"build", "-overlay", overlay, "-o", b.Bin + "/", Processes[0].Main, Processes[1].Main},
 		{"build", "-o", b.Bin + "/", "./cli/cmd/lqctl"},
 		{"build", "-overlay", overlay, "-o", plugin + "/", "./sdk/conformance/cmd/limiquantix-plugin-reference"},
 		{"run", "./sdk/cmd/plugin-manifest", filepath.Join(plugin, "limiquantix-plugin-reference")},
-	} {
+	})
+	if err != nil {
+		return b, err
+	}
+	b.Points, err = linked(b.Bin, Processes, points)
+	return b, err
+}
+
+func run(ctx context.Context, root string, commands [][]string) error {
+	for _, c := range commands {
 		cmd := exec.CommandContext(ctx, "go", c...)
 		cmd.Dir = root
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
-			return b, fmt.Errorf("go %v: %w\n%s", c, err, out)
+			return fmt.Errorf("go %v: %w\n%s", c, err, out)
 		}
 	}
-	b.Points, err = linked(b.Bin, points)
-	return b, err
+	return nil
 }
 
 // linked drops the points in functions that the linker has dropped: no process can come there.
-func linked(bin string, points []Point) ([]Point, error) {
+func linked(bin string, processes []Process, points []Point) ([]Point, error) {
 	var code []byte
-	for _, p := range Processes {
+	for _, p := range processes {
 		b, err := os.ReadFile(filepath.Join(bin, filepath.Base(p.Main)))
 		if err != nil {
 			return nil, err

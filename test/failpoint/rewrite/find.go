@@ -26,6 +26,7 @@ const (
 	UseCase Kind = "use case" // a call of a function that commits for several callers
 	Driver  Kind = "driver"   // a driver call, the opening of a stream, or the reply to one
 	Write   Kind = "write"    // something that lasts on disk
+	Program Kind = "program"  // a run of another program
 )
 
 // Point is a call that can be made to fail.
@@ -44,18 +45,25 @@ type Process struct {
 	Name string   // "controller"
 	Main string   // its main package, from the root
 	Code []string // folders, from the root
+	// Programs says that runs of other programs are points, too.
+	Programs bool
 }
 
 // Processes are what gets failpoints. The host side of sdk runs inside the agent.
 var Processes = []Process{
-	{"controller", "./controller/cmd/limiquantix-controller", []string{"controller"}},
-	{"agent", "./agent/cmd/limiquantix-agent", []string{"agent", "sdk"}},
+	{Name: "controller", Main: "./controller/cmd/limiquantix-controller", Code: []string{"controller"}},
+	{Name: "agent", Main: "./agent/cmd/limiquantix-agent", Code: []string{"agent", "sdk"}},
 }
 
-// Find lists the points of the product's processes, in order of their ids.
-func Find(root string) ([]Point, error) {
-	f := &finder{root: root, seams: map[*types.Func]bool{}}
-	for _, p := range Processes {
+// Plugins are those whose backend is what they do themselves: files, and programs that they run.
+var Plugins = []Process{
+	{Name: "local", Main: "./plugins/local/cmd/limiquantix-plugin-local", Code: []string{"plugins/kit", "plugins/local"}, Programs: true},
+}
+
+// Find lists the points of processes, in order of their ids.
+func Find(root string, processes []Process) ([]Point, error) {
+	f := &finder{root: root, seams: map[*types.Func]bool{}, programs: slices.ContainsFunc(processes, func(p Process) bool { return p.Programs })}
+	for _, p := range processes {
 		if err := f.load(p); err != nil {
 			return nil, err
 		}
@@ -78,11 +86,11 @@ func Find(root string) ([]Point, error) {
 }
 
 type finder struct {
-	root   string
-	pkgs   []*packages.Package
-	points []Point
-	seams  map[*types.Func]bool
-	err    error
+	root     string
+	programs bool
+	pkgs     []*packages.Package
+	points   []Point
+	seams    map[*types.Func]bool
 }
 
 // load reads the process's own packages: those that its binary is linked from.
@@ -158,6 +166,8 @@ func (f *finder) basic(s site) {
 		f.add(s, Driver)
 	case isWrite(s.pkg.TypesInfo, s.call, s.fn):
 		f.add(s, Write)
+	case f.programs && isProgram(s.fn):
+		f.add(s, Program)
 	}
 }
 

@@ -32,8 +32,16 @@ var writes = map[string][]string{
 	"os.Root": {
 		"WriteFile", "Rename", "Create", "Mkdir", "MkdirAll", "Remove", "RemoveAll", "Link", "Symlink", "Chmod", "Chown",
 	},
+	"golang.org/x/sys/unix": {
+		"IoctlFileClone", "IoctlFileCloneRange", "CopyFileRange", "Fallocate", "Ftruncate", "Fsync", "Fdatasync", "Pwrite", "Write", "Renameat2", "Unlink", "Mount", "Unmount",
+	},
 	"go.etcd.io/bbolt":    {"Open"},
 	"go.etcd.io/bbolt.DB": {"Update", "Batch", "Begin", "Sync"},
+}
+
+// isProgram: another program's run, or its start.
+func isProgram(fn *types.Func) bool {
+	return receiver(fn) == "os/exec.Cmd" && slices.Contains([]string{"Run", "Start", "Output", "CombinedOutput"}, fn.Name())
 }
 
 // isWrite: one of writes, or an opening of a file for writing.

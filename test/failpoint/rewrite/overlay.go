@@ -19,33 +19,35 @@ type Edit struct{ File, Old, New string } // File from the root
 
 // Overlay writes copies of the files that hold points, with each call through the runtime, below dir, and returns the file for go build -overlay. The
 // runtime is put into each module as internal/failpoint.
-func Overlay(root, dir string, points []Point, edits []Edit) (string, error) {
+func Overlay(root, dir string, processes []Process, points []Point, edits []Edit) (string, error) {
 	replace := map[string]string{}
 	byFile := map[string][]Point{}
 	for _, p := range points {
 		byFile[p.file] = append(byFile[p.file], p)
+	}
+	runtime, err := os.ReadFile(filepath.Join(root, "test", "failpoint", "runtime", "runtime.go"))
+	if err != nil {
+		return "", err
+	}
+	var modules []string
+	for _, p := range processes {
+		modules = append(modules, p.Code...)
+		for _, m := range p.Code {
+			if err := put(dir, replace, root, filepath.Join(root, m, "internal", "failpoint", "failpoint.go"), runtime); err != nil {
+				return "", err
+			}
+		}
 	}
 	for file, ps := range byFile {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return "", err
 		}
-		if text, err = rewriteFile(root, file, text, ps); err != nil {
+		if text, err = rewriteFile(modules, root, file, text, ps); err != nil {
 			return "", err
 		}
 		if err := put(dir, replace, root, file, text); err != nil {
 			return "", err
-		}
-	}
-	runtime, err := os.ReadFile(filepath.Join(root, "test", "failpoint", "runtime", "runtime.go"))
-	if err != nil {
-		return "", err
-	}
-	for _, p := range Processes {
-		for _, m := range p.Code {
-			if err := put(dir, replace, root, filepath.Join(root, m, "internal", "failpoint", "failpoint.go"), runtime); err != nil {
-				return "", err
-			}
 		}
 	}
 	if err := edit(root, dir, replace, edits); err != nil {
@@ -91,8 +93,8 @@ func edit(root, dir string, replace map[string]string, edits []Edit) error {
 }
 
 // rewriteFile puts the runtime around each point's call. Nothing moves to another line.
-func rewriteFile(root, file string, text []byte, points []Point) ([]byte, error) {
-	imports := newImports(points[0].pkg, root, file)
+func rewriteFile(modules []string, root, file string, text []byte, points []Point) ([]byte, error) {
+	imports := newImports(points[0].pkg, modules, root, file)
 	type insert struct {
 		at, nest int
 		text     string
@@ -164,9 +166,14 @@ type imports struct {
 	err     error
 }
 
-func newImports(pkg *packages.Package, root, file string) *imports {
+func newImports(pkg *packages.Package, modules []string, root, file string) *imports {
 	rel, _ := filepath.Rel(root, file)
-	mod, _, _ := strings.Cut(filepath.ToSlash(rel), "/")
+	mod := ""
+	for _, m := range modules {
+		if strings.HasPrefix(filepath.ToSlash(rel), m+"/") {
+			mod = m
+		}
+	}
 	im := &imports{pkg: pkg, own: pkg.PkgPath, have: map[string]string{}, added: map[string]string{}, runtime: module + mod + "/internal/failpoint"}
 	return im
 }

@@ -1,6 +1,6 @@
 // Package failpoint is what calls go through in binaries that are built to be tested. The directory that LIMIQUANTIX_FAILPOINTS names tells it what to do:
 // each visit of a point is a line of its file visits; a file armed/POINT, the point's id with "/" as "+", holds an action, is renamed into fired/ by the
-// first visit, and the action is done. Without the variable nothing is.
+// first visit, and the action is done. A number before the action says the how many-th visit from then on it is. Without the variable nothing is.
 package failpoint
 
 import (
@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +22,9 @@ import (
 
 // delay is how long the action of that name takes.
 const delay = 2 * time.Second
+
+// during is how far into a call the action of that name kills: where a program has begun and not ended.
+const during = 5 * time.Millisecond
 
 var dir = os.Getenv("LIMIQUANTIX_FAILPOINTS")
 
@@ -48,6 +52,8 @@ func Before(id, kind string) (Shot, error) {
 		return s, s.failure("was not made")
 	case "delay":
 		time.Sleep(delay)
+	case "kill-during":
+		time.AfterFunc(during, die)
 	}
 	return s, nil
 }
@@ -69,6 +75,8 @@ func (s Shot) failure(what string) error {
 	switch s.kind {
 	case "write":
 		return &os.PathError{Op: what, Path: "(failpoint)", Err: syscall.EIO}
+	case "program":
+		return errors.New(what)
 	case "driver":
 		return fault.New(metav1.Reason_REASON_PLUGIN_UNAVAILABLE, "%s", what)
 	}
@@ -93,6 +101,9 @@ func note(id string) {
 // take gives the action that the point is armed with, once.
 func take(id string) string {
 	name := strings.ReplaceAll(id, "/", "+")
+	if later(filepath.Join(dir, "armed", name)) {
+		return ""
+	}
 	fired := filepath.Join(dir, "fired", name)
 	if err := os.Rename(filepath.Join(dir, "armed", name), fired); errors.Is(err, os.ErrNotExist) {
 		return ""
@@ -103,7 +114,30 @@ func take(id string) string {
 	if err != nil {
 		panic(err)
 	}
-	return strings.TrimSpace(string(action))
+	_, text, counted := strings.Cut(strings.TrimSpace(string(action)), " ")
+	if !counted {
+		return strings.TrimSpace(string(action))
+	}
+	return text
+}
+
+// later counts a visit down that is not yet the one; only one process visits a point that is armed so.
+func later(armed string) bool {
+	visits.mu.Lock()
+	defer visits.mu.Unlock()
+	b, err := os.ReadFile(armed)
+	if err != nil {
+		return false
+	}
+	number, action, _ := strings.Cut(string(b), " ")
+	n, err := strconv.Atoi(number)
+	if err != nil || n < 2 {
+		return false
+	}
+	if err := os.WriteFile(armed, fmt.Appendf(nil, "%d %s", n-1, action), 0o600); err != nil {
+		panic(err)
+	}
+	return true
 }
 
 // Asked reports whether the test asks for something that no API can.
