@@ -8,11 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/limiquantix/limiquantix/test/lab"
@@ -183,7 +181,7 @@ func storageLab(driver, prepare string) func(context.Context, string, samples) e
 			return fmt.Errorf("%s in the lab guest: %w", driver, err)
 		}
 		part := samples{}
-		if err := json.NewDecoder(io.Reader(strings.NewReader(out.String()))).Decode(&part); err != nil {
+		if err := json.Unmarshal(out.Bytes(), &part); err != nil {
 			return err
 		}
 		for name, vs := range part {

@@ -24,8 +24,8 @@ var (
 	programActions = []string{"kill-during"}
 )
 
-// pluginTenth is what part of the trials make test runs.
-const pluginTenth = 200
+// pluginShare is one of how many trials make test runs.
+const pluginShare = 200
 
 // pluginWorkers is how many trials are under way at once: each waits for programs most of the time.
 const pluginWorkers = 3
@@ -116,7 +116,7 @@ func (s *suite) pluginTrials(all []pluginTrial, full bool) {
 	r := rand.New(rand.NewPCG(uint64(seed), 0)) //nolint:gosec // a seed that can be given
 	r.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	if !full {
-		all = all[:len(all)/pluginTenth]
+		all = all[:len(all)/pluginShare]
 	}
 	next, done := make(chan pluginTrial), sync.WaitGroup{}
 	for range pluginWorkers {

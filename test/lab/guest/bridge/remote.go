@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 
+	"google.golang.org/grpc"
+
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
 
@@ -80,23 +82,7 @@ func (r remote) ImportImage(s driverv1.StorageDriverService_ImportImageServer) e
 	if err != nil {
 		return err
 	}
-	for {
-		m, err := s.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-		if to.Send(m) != nil {
-			break // the answer says why
-		}
-	}
-	a, err := to.CloseAndRecv()
-	if err != nil {
-		return err
-	}
-	return s.SendAndClose(a)
+	return passOn(s, to)
 }
 
 func (r remote) GetImage(ctx context.Context, req *driverv1.GetImageRequest) (*driverv1.GetImageResponse, error) {
@@ -141,8 +127,13 @@ func (r remote) ImportVolume(s driverv1.StorageDriverService_ImportVolumeServer)
 	if err != nil {
 		return err
 	}
+	return passOn(s, to)
+}
+
+// passOn passes on what a client sends, and the answer to it.
+func passOn[Req, Res any](from grpc.ClientStreamingServer[Req, Res], to grpc.ClientStreamingClient[Req, Res]) error {
 	for {
-		m, err := s.Recv()
+		m, err := from.Recv()
 		if errors.Is(err, io.EOF) {
 			break
 		}
@@ -157,5 +148,5 @@ func (r remote) ImportVolume(s driverv1.StorageDriverService_ImportVolumeServer)
 	if err != nil {
 		return err
 	}
-	return s.SendAndClose(a)
+	return from.SendAndClose(a)
 }
