@@ -11,7 +11,9 @@ package agentv1
 
 import (
 	v1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
-	v12 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
+	v12 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	v14 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
+	v13 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
 	v11 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -44,6 +46,14 @@ const (
 	DesiredKind_DESIRED_KIND_IMAGE DesiredKind = 4
 	// DesiredVolumeSnapshot.
 	DesiredKind_DESIRED_KIND_VOLUME_SNAPSHOT DesiredKind = 5
+	// DesiredNetwork.
+	DesiredKind_DESIRED_KIND_NETWORK DesiredKind = 6
+	// DesiredPort.
+	DesiredKind_DESIRED_KIND_PORT DesiredKind = 7
+	// DesiredRuleSet; its key's id is the security group's.
+	DesiredKind_DESIRED_KIND_RULE_SET DesiredKind = 8
+	// DesiredAddressSet; its key's id is that of the security group whose members it holds.
+	DesiredKind_DESIRED_KIND_ADDRESS_SET DesiredKind = 9
 )
 
 // Enum value maps for DesiredKind.
@@ -55,6 +65,10 @@ var (
 		3: "DESIRED_KIND_POOL",
 		4: "DESIRED_KIND_IMAGE",
 		5: "DESIRED_KIND_VOLUME_SNAPSHOT",
+		6: "DESIRED_KIND_NETWORK",
+		7: "DESIRED_KIND_PORT",
+		8: "DESIRED_KIND_RULE_SET",
+		9: "DESIRED_KIND_ADDRESS_SET",
 	}
 	DesiredKind_value = map[string]int32{
 		"DESIRED_KIND_UNSPECIFIED":     0,
@@ -63,6 +77,10 @@ var (
 		"DESIRED_KIND_POOL":            3,
 		"DESIRED_KIND_IMAGE":           4,
 		"DESIRED_KIND_VOLUME_SNAPSHOT": 5,
+		"DESIRED_KIND_NETWORK":         6,
+		"DESIRED_KIND_PORT":            7,
+		"DESIRED_KIND_RULE_SET":        8,
+		"DESIRED_KIND_ADDRESS_SET":     9,
 	}
 )
 
@@ -742,7 +760,7 @@ func (x *DesiredKey) GetId() string {
 	return ""
 }
 
-// DesiredObject is one object that a node shall realise. Later kinds (networks, ports, rule sets) join the oneof.
+// DesiredObject is one object that a node shall realise.
 type DesiredObject struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which object.
@@ -758,6 +776,10 @@ type DesiredObject struct {
 	//	*DesiredObject_Pool
 	//	*DesiredObject_Image
 	//	*DesiredObject_VolumeSnapshot
+	//	*DesiredObject_Network
+	//	*DesiredObject_Port
+	//	*DesiredObject_RuleSet
+	//	*DesiredObject_AddressSet
 	Object        isDesiredObject_Object `protobuf_oneof:"object"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -859,6 +881,42 @@ func (x *DesiredObject) GetVolumeSnapshot() *DesiredVolumeSnapshot {
 	return nil
 }
 
+func (x *DesiredObject) GetNetwork() *DesiredNetwork {
+	if x != nil {
+		if x, ok := x.Object.(*DesiredObject_Network); ok {
+			return x.Network
+		}
+	}
+	return nil
+}
+
+func (x *DesiredObject) GetPort() *DesiredPort {
+	if x != nil {
+		if x, ok := x.Object.(*DesiredObject_Port); ok {
+			return x.Port
+		}
+	}
+	return nil
+}
+
+func (x *DesiredObject) GetRuleSet() *DesiredRuleSet {
+	if x != nil {
+		if x, ok := x.Object.(*DesiredObject_RuleSet); ok {
+			return x.RuleSet
+		}
+	}
+	return nil
+}
+
+func (x *DesiredObject) GetAddressSet() *DesiredAddressSet {
+	if x != nil {
+		if x, ok := x.Object.(*DesiredObject_AddressSet); ok {
+			return x.AddressSet
+		}
+	}
+	return nil
+}
+
 type isDesiredObject_Object interface {
 	isDesiredObject_Object()
 }
@@ -888,6 +946,26 @@ type DesiredObject_VolumeSnapshot struct {
 	VolumeSnapshot *DesiredVolumeSnapshot `protobuf:"bytes,7,opt,name=volume_snapshot,json=volumeSnapshot,proto3,oneof"`
 }
 
+type DesiredObject_Network struct {
+	// A network.
+	Network *DesiredNetwork `protobuf:"bytes,8,opt,name=network,proto3,oneof"`
+}
+
+type DesiredObject_Port struct {
+	// A port.
+	Port *DesiredPort `protobuf:"bytes,9,opt,name=port,proto3,oneof"`
+}
+
+type DesiredObject_RuleSet struct {
+	// A rule set.
+	RuleSet *DesiredRuleSet `protobuf:"bytes,10,opt,name=rule_set,json=ruleSet,proto3,oneof"`
+}
+
+type DesiredObject_AddressSet struct {
+	// An address set.
+	AddressSet *DesiredAddressSet `protobuf:"bytes,11,opt,name=address_set,json=addressSet,proto3,oneof"`
+}
+
 func (*DesiredObject_Vm) isDesiredObject_Object() {}
 
 func (*DesiredObject_Volume) isDesiredObject_Object() {}
@@ -897,6 +975,14 @@ func (*DesiredObject_Pool) isDesiredObject_Object() {}
 func (*DesiredObject_Image) isDesiredObject_Object() {}
 
 func (*DesiredObject_VolumeSnapshot) isDesiredObject_Object() {}
+
+func (*DesiredObject_Network) isDesiredObject_Object() {}
+
+func (*DesiredObject_Port) isDesiredObject_Object() {}
+
+func (*DesiredObject_RuleSet) isDesiredObject_Object() {}
+
+func (*DesiredObject_AddressSet) isDesiredObject_Object() {}
 
 // DesiredVM is a VM that a node shall realise. Names in the spec are resolved: images, volumes and pools are ids.
 type DesiredVM struct {
@@ -923,8 +1009,10 @@ type DesiredVM struct {
 	ForceStop bool `protobuf:"varint,10,opt,name=force_stop,json=forceStop,proto3" json:"force_stop,omitempty"`
 	// Restart generation whose reboot is by force.
 	ForceRestartGeneration int64 `protobuf:"varint,11,opt,name=force_restart_generation,json=forceRestartGeneration,proto3" json:"force_restart_generation,omitempty"`
-	unknownFields          protoimpl.UnknownFields
-	sizeCache              protoimpl.SizeCache
+	// The port of each NIC that is in a network, in the spec's order. User-mode NICs have none.
+	Ports         []*VMPort `protobuf:"bytes,12,rep,name=ports,proto3" json:"ports,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DesiredVM) Reset() {
@@ -1034,6 +1122,68 @@ func (x *DesiredVM) GetForceRestartGeneration() int64 {
 	return 0
 }
 
+func (x *DesiredVM) GetPorts() []*VMPort {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+// VMPort ties a NIC of a VM to a port.
+type VMPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the NIC.
+	NicName string `protobuf:"bytes,1,opt,name=nic_name,json=nicName,proto3" json:"nic_name,omitempty"`
+	// Port.
+	PortId        string `protobuf:"bytes,2,opt,name=port_id,json=portId,proto3" json:"port_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VMPort) Reset() {
+	*x = VMPort{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VMPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VMPort) ProtoMessage() {}
+
+func (x *VMPort) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VMPort.ProtoReflect.Descriptor instead.
+func (*VMPort) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *VMPort) GetNicName() string {
+	if x != nil {
+		return x.NicName
+	}
+	return ""
+}
+
+func (x *VMPort) GetPortId() string {
+	if x != nil {
+		return x.PortId
+	}
+	return ""
+}
+
 // VMVolume ties a disk of a VM to a volume.
 type VMVolume struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1047,7 +1197,7 @@ type VMVolume struct {
 
 func (x *VMVolume) Reset() {
 	*x = VMVolume{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1059,7 +1209,7 @@ func (x *VMVolume) String() string {
 func (*VMVolume) ProtoMessage() {}
 
 func (x *VMVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[11]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1072,7 +1222,7 @@ func (x *VMVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMVolume.ProtoReflect.Descriptor instead.
 func (*VMVolume) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{11}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *VMVolume) GetDiskName() string {
@@ -1114,7 +1264,7 @@ type DesiredVolume struct {
 
 func (x *DesiredVolume) Reset() {
 	*x = DesiredVolume{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1276,7 @@ func (x *DesiredVolume) String() string {
 func (*DesiredVolume) ProtoMessage() {}
 
 func (x *DesiredVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[12]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1289,7 @@ func (x *DesiredVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredVolume.ProtoReflect.Descriptor instead.
 func (*DesiredVolume) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{12}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DesiredVolume) GetVolume() *v11.Volume {
@@ -1211,7 +1361,7 @@ type VolumeRestore struct {
 
 func (x *VolumeRestore) Reset() {
 	*x = VolumeRestore{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1223,7 +1373,7 @@ func (x *VolumeRestore) String() string {
 func (*VolumeRestore) ProtoMessage() {}
 
 func (x *VolumeRestore) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[13]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1236,7 +1386,7 @@ func (x *VolumeRestore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeRestore.ProtoReflect.Descriptor instead.
 func (*VolumeRestore) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{13}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *VolumeRestore) GetSnapshotId() string {
@@ -1266,7 +1416,7 @@ type VolumeMove struct {
 
 func (x *VolumeMove) Reset() {
 	*x = VolumeMove{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1278,7 +1428,7 @@ func (x *VolumeMove) String() string {
 func (*VolumeMove) ProtoMessage() {}
 
 func (x *VolumeMove) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[14]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1291,7 +1441,7 @@ func (x *VolumeMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeMove.ProtoReflect.Descriptor instead.
 func (*VolumeMove) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{14}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *VolumeMove) GetFromPoolId() string {
@@ -1327,7 +1477,7 @@ type DesiredVolumeSnapshot struct {
 
 func (x *DesiredVolumeSnapshot) Reset() {
 	*x = DesiredVolumeSnapshot{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1339,7 +1489,7 @@ func (x *DesiredVolumeSnapshot) String() string {
 func (*DesiredVolumeSnapshot) ProtoMessage() {}
 
 func (x *DesiredVolumeSnapshot) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[15]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1352,7 +1502,7 @@ func (x *DesiredVolumeSnapshot) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredVolumeSnapshot.ProtoReflect.Descriptor instead.
 func (*DesiredVolumeSnapshot) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{15}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DesiredVolumeSnapshot) GetSnapshot() *v11.Snapshot {
@@ -1405,7 +1555,7 @@ type DesiredPool struct {
 
 func (x *DesiredPool) Reset() {
 	*x = DesiredPool{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +1567,7 @@ func (x *DesiredPool) String() string {
 func (*DesiredPool) ProtoMessage() {}
 
 func (x *DesiredPool) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[16]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +1580,7 @@ func (x *DesiredPool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredPool.ProtoReflect.Descriptor instead.
 func (*DesiredPool) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{16}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DesiredPool) GetPool() *v11.StoragePool {
@@ -1480,7 +1630,7 @@ type DesiredImage struct {
 
 func (x *DesiredImage) Reset() {
 	*x = DesiredImage{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1642,7 @@ func (x *DesiredImage) String() string {
 func (*DesiredImage) ProtoMessage() {}
 
 func (x *DesiredImage) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[17]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1655,7 @@ func (x *DesiredImage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DesiredImage.ProtoReflect.Descriptor instead.
 func (*DesiredImage) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{17}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DesiredImage) GetImage() *v11.Image {
@@ -1586,6 +1736,316 @@ func (*DesiredImage_Fetch) isDesiredImage_Content() {}
 
 func (*DesiredImage_CopyFromPoolId) isDesiredImage_Content() {}
 
+// DesiredNetwork is a network that a node shall have, because ports of it are bound to the node.
+type DesiredNetwork struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The network's id.
+	NetworkId string `protobuf:"bytes,1,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	// Name, for people.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Project, for people.
+	ProjectId string `protobuf:"bytes,3,opt,name=project_id,json=projectId,proto3" json:"project_id,omitempty"`
+	// Generation of the spec.
+	Generation int64 `protobuf:"varint,4,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Network driver, by plugin name; empty = the first healthy one, by name, that has the type among its capabilities. What was chosen stays.
+	Driver string `protobuf:"bytes,5,opt,name=driver,proto3" json:"driver,omitempty"`
+	// What it shall be on this node: this node's tunnel end, the others, forwards to ports of this node, DNS records of all ports.
+	Spec *v12.NetworkSpec `protobuf:"bytes,6,opt,name=spec,proto3" json:"spec,omitempty"`
+	// True: nothing of the network shall be left here.
+	Absent        bool `protobuf:"varint,7,opt,name=absent,proto3" json:"absent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DesiredNetwork) Reset() {
+	*x = DesiredNetwork{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DesiredNetwork) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DesiredNetwork) ProtoMessage() {}
+
+func (x *DesiredNetwork) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DesiredNetwork.ProtoReflect.Descriptor instead.
+func (*DesiredNetwork) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *DesiredNetwork) GetNetworkId() string {
+	if x != nil {
+		return x.NetworkId
+	}
+	return ""
+}
+
+func (x *DesiredNetwork) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DesiredNetwork) GetProjectId() string {
+	if x != nil {
+		return x.ProjectId
+	}
+	return ""
+}
+
+func (x *DesiredNetwork) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *DesiredNetwork) GetDriver() string {
+	if x != nil {
+		return x.Driver
+	}
+	return ""
+}
+
+func (x *DesiredNetwork) GetSpec() *v12.NetworkSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *DesiredNetwork) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+// DesiredPort is a port bound to this node. It is put in place before its VM's domain is made or gets the NIC, and taken away after the domain has let go of it.
+type DesiredPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The port's id.
+	PortId string `protobuf:"bytes,1,opt,name=port_id,json=portId,proto3" json:"port_id,omitempty"`
+	// Name, for people.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Generation of the port's spec.
+	Generation int64 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Placement epoch of its VM; lower than known is refused.
+	Epoch int64 `protobuf:"varint,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// VM whose NIC it is.
+	VmId string `protobuf:"bytes,5,opt,name=vm_id,json=vmId,proto3" json:"vm_id,omitempty"`
+	// What it shall be; network_id, rule_set_ids (the groups' ids) resolved.
+	Spec *v12.InterfaceSpec `protobuf:"bytes,6,opt,name=spec,proto3" json:"spec,omitempty"`
+	// True: nothing of the port shall be left here once the VM's domain does not use it.
+	Absent        bool `protobuf:"varint,7,opt,name=absent,proto3" json:"absent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DesiredPort) Reset() {
+	*x = DesiredPort{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DesiredPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DesiredPort) ProtoMessage() {}
+
+func (x *DesiredPort) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DesiredPort.ProtoReflect.Descriptor instead.
+func (*DesiredPort) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *DesiredPort) GetPortId() string {
+	if x != nil {
+		return x.PortId
+	}
+	return ""
+}
+
+func (x *DesiredPort) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DesiredPort) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *DesiredPort) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *DesiredPort) GetVmId() string {
+	if x != nil {
+		return x.VmId
+	}
+	return ""
+}
+
+func (x *DesiredPort) GetSpec() *v12.InterfaceSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *DesiredPort) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+// DesiredRuleSet is a security group, resolved, that ports of this node have. Its generation is the group's; remote groups are address sets with the groups' ids.
+type DesiredRuleSet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The rule set, its mark unset.
+	RuleSet *v12.RuleSet `protobuf:"bytes,1,opt,name=rule_set,json=ruleSet,proto3" json:"rule_set,omitempty"`
+	// Name of the group, for people.
+	Name          string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DesiredRuleSet) Reset() {
+	*x = DesiredRuleSet{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DesiredRuleSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DesiredRuleSet) ProtoMessage() {}
+
+func (x *DesiredRuleSet) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DesiredRuleSet.ProtoReflect.Descriptor instead.
+func (*DesiredRuleSet) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *DesiredRuleSet) GetRuleSet() *v12.RuleSet {
+	if x != nil {
+		return x.RuleSet
+	}
+	return nil
+}
+
+func (x *DesiredRuleSet) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+// DesiredAddressSet is the members of a security group that rules on this node refer to. The agent counts its generations, which a driver gets: greater than any before.
+type DesiredAddressSet struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The security group's id.
+	AddressSetId string `protobuf:"bytes,1,opt,name=address_set_id,json=addressSetId,proto3" json:"address_set_id,omitempty"`
+	// Addresses and CIDRs of both families, sorted, none twice.
+	Members       []string `protobuf:"bytes,2,rep,name=members,proto3" json:"members,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DesiredAddressSet) Reset() {
+	*x = DesiredAddressSet{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DesiredAddressSet) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DesiredAddressSet) ProtoMessage() {}
+
+func (x *DesiredAddressSet) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DesiredAddressSet.ProtoReflect.Descriptor instead.
+func (*DesiredAddressSet) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *DesiredAddressSet) GetAddressSetId() string {
+	if x != nil {
+		return x.AddressSetId
+	}
+	return ""
+}
+
+func (x *DesiredAddressSet) GetMembers() []string {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
 // OpenTunnel asks the agent to dial Tunnel.
 type OpenTunnel struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1606,7 +2066,7 @@ type OpenTunnel struct {
 
 func (x *OpenTunnel) Reset() {
 	*x = OpenTunnel{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1618,7 +2078,7 @@ func (x *OpenTunnel) String() string {
 func (*OpenTunnel) ProtoMessage() {}
 
 func (x *OpenTunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[18]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1631,7 +2091,7 @@ func (x *OpenTunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenTunnel.ProtoReflect.Descriptor instead.
 func (*OpenTunnel) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{18}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *OpenTunnel) GetTunnelId() string {
@@ -1727,7 +2187,7 @@ type ConsoleTunnel struct {
 
 func (x *ConsoleTunnel) Reset() {
 	*x = ConsoleTunnel{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +2199,7 @@ func (x *ConsoleTunnel) String() string {
 func (*ConsoleTunnel) ProtoMessage() {}
 
 func (x *ConsoleTunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[19]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +2212,7 @@ func (x *ConsoleTunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleTunnel.ProtoReflect.Descriptor instead.
 func (*ConsoleTunnel) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{19}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ConsoleTunnel) GetVmId() string {
@@ -1777,7 +2237,7 @@ type ConsoleLogTunnel struct {
 
 func (x *ConsoleLogTunnel) Reset() {
 	*x = ConsoleLogTunnel{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1789,7 +2249,7 @@ func (x *ConsoleLogTunnel) String() string {
 func (*ConsoleLogTunnel) ProtoMessage() {}
 
 func (x *ConsoleLogTunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[20]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1802,7 +2262,7 @@ func (x *ConsoleLogTunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsoleLogTunnel.ProtoReflect.Descriptor instead.
 func (*ConsoleLogTunnel) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{20}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ConsoleLogTunnel) GetVmId() string {
@@ -1843,7 +2303,7 @@ type ImageUploadTunnel struct {
 
 func (x *ImageUploadTunnel) Reset() {
 	*x = ImageUploadTunnel{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1855,7 +2315,7 @@ func (x *ImageUploadTunnel) String() string {
 func (*ImageUploadTunnel) ProtoMessage() {}
 
 func (x *ImageUploadTunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[21]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1868,7 +2328,7 @@ func (x *ImageUploadTunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageUploadTunnel.ProtoReflect.Descriptor instead.
 func (*ImageUploadTunnel) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{21}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ImageUploadTunnel) GetImage() *v11.Image {
@@ -1920,7 +2380,7 @@ type ExportTunnel struct {
 
 func (x *ExportTunnel) Reset() {
 	*x = ExportTunnel{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2392,7 @@ func (x *ExportTunnel) String() string {
 func (*ExportTunnel) ProtoMessage() {}
 
 func (x *ExportTunnel) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[22]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2405,7 @@ func (x *ExportTunnel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportTunnel.ProtoReflect.Descriptor instead.
 func (*ExportTunnel) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{22}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ExportTunnel) GetPoolId() string {
@@ -2042,7 +2502,7 @@ type TunnelRequest struct {
 
 func (x *TunnelRequest) Reset() {
 	*x = TunnelRequest{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2054,7 +2514,7 @@ func (x *TunnelRequest) String() string {
 func (*TunnelRequest) ProtoMessage() {}
 
 func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[23]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2067,7 +2527,7 @@ func (x *TunnelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelRequest.ProtoReflect.Descriptor instead.
 func (*TunnelRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{23}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TunnelRequest) GetMessage() isTunnelRequest_Message {
@@ -2154,7 +2614,7 @@ type TunnelHello struct {
 
 func (x *TunnelHello) Reset() {
 	*x = TunnelHello{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2626,7 @@ func (x *TunnelHello) String() string {
 func (*TunnelHello) ProtoMessage() {}
 
 func (x *TunnelHello) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[24]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2639,7 @@ func (x *TunnelHello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelHello.ProtoReflect.Descriptor instead.
 func (*TunnelHello) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{24}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *TunnelHello) GetTunnelId() string {
@@ -2206,7 +2666,7 @@ type TunnelEnd struct {
 
 func (x *TunnelEnd) Reset() {
 	*x = TunnelEnd{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2218,7 +2678,7 @@ func (x *TunnelEnd) String() string {
 func (*TunnelEnd) ProtoMessage() {}
 
 func (x *TunnelEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[25]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2231,7 +2691,7 @@ func (x *TunnelEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelEnd.ProtoReflect.Descriptor instead.
 func (*TunnelEnd) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{25}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TunnelEnd) GetCode() int32 {
@@ -2278,7 +2738,7 @@ type TunnelResponse struct {
 
 func (x *TunnelResponse) Reset() {
 	*x = TunnelResponse{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2290,7 +2750,7 @@ func (x *TunnelResponse) String() string {
 func (*TunnelResponse) ProtoMessage() {}
 
 func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[26]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2303,7 +2763,7 @@ func (x *TunnelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TunnelResponse.ProtoReflect.Descriptor instead.
 func (*TunnelResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{26}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *TunnelResponse) GetMessage() isTunnelResponse_Message {
@@ -2378,13 +2838,21 @@ type ReportStatusRequest struct {
 	OrphanDetails []*OrphanDetail `protobuf:"bytes,12,rep,name=orphan_details,json=orphanDetails,proto3" json:"orphan_details,omitempty"`
 	// Snapshots of volumes.
 	VolumeSnapshots []*VolumeSnapshotReport `protobuf:"bytes,13,rep,name=volume_snapshots,json=volumeSnapshots,proto3" json:"volume_snapshots,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Networks.
+	Networks []*NetworkReport `protobuf:"bytes,14,rep,name=networks,proto3" json:"networks,omitempty"`
+	// Ports.
+	Ports []*PortReport `protobuf:"bytes,15,rep,name=ports,proto3" json:"ports,omitempty"`
+	// Rule sets that a driver refuses, or takes again.
+	RuleSets []*RuleSetReport `protobuf:"bytes,16,rep,name=rule_sets,json=ruleSets,proto3" json:"rule_sets,omitempty"`
+	// Counters of ports that changed since they were told last; kept in the leader's memory, never stored.
+	PortStats     []*PortStats `protobuf:"bytes,17,rep,name=port_stats,json=portStats,proto3" json:"port_stats,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReportStatusRequest) Reset() {
 	*x = ReportStatusRequest{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2396,7 +2864,7 @@ func (x *ReportStatusRequest) String() string {
 func (*ReportStatusRequest) ProtoMessage() {}
 
 func (x *ReportStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[27]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2409,7 +2877,7 @@ func (x *ReportStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatusRequest.ProtoReflect.Descriptor instead.
 func (*ReportStatusRequest) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{27}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReportStatusRequest) GetSessionId() string {
@@ -2503,6 +2971,34 @@ func (x *ReportStatusRequest) GetVolumeSnapshots() []*VolumeSnapshotReport {
 	return nil
 }
 
+func (x *ReportStatusRequest) GetNetworks() []*NetworkReport {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *ReportStatusRequest) GetPorts() []*PortReport {
+	if x != nil {
+		return x.Ports
+	}
+	return nil
+}
+
+func (x *ReportStatusRequest) GetRuleSets() []*RuleSetReport {
+	if x != nil {
+		return x.RuleSets
+	}
+	return nil
+}
+
+func (x *ReportStatusRequest) GetPortStats() []*PortStats {
+	if x != nil {
+		return x.PortStats
+	}
+	return nil
+}
+
 // ObjectProgress tells what is being done about an object.
 type ObjectProgress struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2516,7 +3012,7 @@ type ObjectProgress struct {
 
 func (x *ObjectProgress) Reset() {
 	*x = ObjectProgress{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2528,7 +3024,7 @@ func (x *ObjectProgress) String() string {
 func (*ObjectProgress) ProtoMessage() {}
 
 func (x *ObjectProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[28]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2541,7 +3037,7 @@ func (x *ObjectProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObjectProgress.ProtoReflect.Descriptor instead.
 func (*ObjectProgress) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{28}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ObjectProgress) GetKey() *DesiredKey {
@@ -2571,7 +3067,7 @@ type OrphanDetail struct {
 
 func (x *OrphanDetail) Reset() {
 	*x = OrphanDetail{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2583,7 +3079,7 @@ func (x *OrphanDetail) String() string {
 func (*OrphanDetail) ProtoMessage() {}
 
 func (x *OrphanDetail) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[29]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2596,7 +3092,7 @@ func (x *OrphanDetail) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrphanDetail.ProtoReflect.Descriptor instead.
 func (*OrphanDetail) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{29}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *OrphanDetail) GetVm() *DesiredVM {
@@ -2635,14 +3131,14 @@ type VMReport struct {
 	// Generation of the spec that this report speaks of: the one that was tried. A permanent failure of an older one than the present says nothing.
 	AttemptedGeneration int64 `protobuf:"varint,9,opt,name=attempted_generation,json=attemptedGeneration,proto3" json:"attempted_generation,omitempty"`
 	// Phases that the node passed since it took up attempted_generation, by the node's clock; the last one runs when it has no end.
-	Phases        []*v12.OperationPhase `protobuf:"bytes,10,rep,name=phases,proto3" json:"phases,omitempty"`
+	Phases        []*v13.OperationPhase `protobuf:"bytes,10,rep,name=phases,proto3" json:"phases,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *VMReport) Reset() {
 	*x = VMReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2654,7 +3150,7 @@ func (x *VMReport) String() string {
 func (*VMReport) ProtoMessage() {}
 
 func (x *VMReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[30]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2667,7 +3163,7 @@ func (x *VMReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VMReport.ProtoReflect.Descriptor instead.
 func (*VMReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{30}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *VMReport) GetVmId() string {
@@ -2733,7 +3229,7 @@ func (x *VMReport) GetAttemptedGeneration() int64 {
 	return 0
 }
 
-func (x *VMReport) GetPhases() []*v12.OperationPhase {
+func (x *VMReport) GetPhases() []*v13.OperationPhase {
 	if x != nil {
 		return x.Phases
 	}
@@ -2765,7 +3261,7 @@ type VolumeReport struct {
 
 func (x *VolumeReport) Reset() {
 	*x = VolumeReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2777,7 +3273,7 @@ func (x *VolumeReport) String() string {
 func (*VolumeReport) ProtoMessage() {}
 
 func (x *VolumeReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[31]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2790,7 +3286,7 @@ func (x *VolumeReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeReport.ProtoReflect.Descriptor instead.
 func (*VolumeReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{31}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *VolumeReport) GetVolumeId() string {
@@ -2868,7 +3364,7 @@ type VolumeSnapshotReport struct {
 
 func (x *VolumeSnapshotReport) Reset() {
 	*x = VolumeSnapshotReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2880,7 +3376,7 @@ func (x *VolumeSnapshotReport) String() string {
 func (*VolumeSnapshotReport) ProtoMessage() {}
 
 func (x *VolumeSnapshotReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[32]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2893,7 +3389,7 @@ func (x *VolumeSnapshotReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeSnapshotReport.ProtoReflect.Descriptor instead.
 func (*VolumeSnapshotReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{32}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *VolumeSnapshotReport) GetSnapshotId() string {
@@ -2946,7 +3442,7 @@ type PoolReport struct {
 
 func (x *PoolReport) Reset() {
 	*x = PoolReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2958,7 +3454,7 @@ func (x *PoolReport) String() string {
 func (*PoolReport) ProtoMessage() {}
 
 func (x *PoolReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[33]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2971,7 +3467,7 @@ func (x *PoolReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PoolReport.ProtoReflect.Descriptor instead.
 func (*PoolReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{33}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PoolReport) GetPoolId() string {
@@ -3028,7 +3524,7 @@ type ImageCopyReport struct {
 
 func (x *ImageCopyReport) Reset() {
 	*x = ImageCopyReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3040,7 +3536,7 @@ func (x *ImageCopyReport) String() string {
 func (*ImageCopyReport) ProtoMessage() {}
 
 func (x *ImageCopyReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[34]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3053,7 +3549,7 @@ func (x *ImageCopyReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageCopyReport.ProtoReflect.Descriptor instead.
 func (*ImageCopyReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{34}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ImageCopyReport) GetImageId() string {
@@ -3140,6 +3636,298 @@ func (x *ImageCopyReport) GetPermanentFailure() bool {
 	return false
 }
 
+// NetworkReport tells how a network is on this node.
+type NetworkReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Network.
+	NetworkId string `protobuf:"bytes,1,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	// How it is on this node; node_id is the reporter's.
+	Status *v14.NetworkNodeStatus `protobuf:"bytes,2,opt,name=status,proto3" json:"status,omitempty"`
+	// True: nothing of it is left on this node.
+	Absent        bool `protobuf:"varint,3,opt,name=absent,proto3" json:"absent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkReport) Reset() {
+	*x = NetworkReport{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkReport) ProtoMessage() {}
+
+func (x *NetworkReport) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkReport.ProtoReflect.Descriptor instead.
+func (*NetworkReport) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *NetworkReport) GetNetworkId() string {
+	if x != nil {
+		return x.NetworkId
+	}
+	return ""
+}
+
+func (x *NetworkReport) GetStatus() *v14.NetworkNodeStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+func (x *NetworkReport) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+// PortReport tells how a port is.
+type PortReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Port.
+	PortId string `protobuf:"bytes,1,opt,name=port_id,json=portId,proto3" json:"port_id,omitempty"`
+	// Epoch under which it is realised.
+	Epoch int64 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	// Newest generation that is realised.
+	ObservedGeneration int64 `protobuf:"varint,3,opt,name=observed_generation,json=observedGeneration,proto3" json:"observed_generation,omitempty"`
+	// How it is: phase, reason, message, observed addresses, security groups in force, next try; binding.device. The rest is the controller's.
+	Status *v14.PortStatus `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
+	// True: nothing of it is left on this node.
+	Absent        bool `protobuf:"varint,5,opt,name=absent,proto3" json:"absent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortReport) Reset() {
+	*x = PortReport{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortReport) ProtoMessage() {}
+
+func (x *PortReport) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortReport.ProtoReflect.Descriptor instead.
+func (*PortReport) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *PortReport) GetPortId() string {
+	if x != nil {
+		return x.PortId
+	}
+	return ""
+}
+
+func (x *PortReport) GetEpoch() int64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *PortReport) GetObservedGeneration() int64 {
+	if x != nil {
+		return x.ObservedGeneration
+	}
+	return 0
+}
+
+func (x *PortReport) GetStatus() *v14.PortStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+func (x *PortReport) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
+// RuleSetReport tells that a driver refuses a rule set for good, or that it takes it.
+type RuleSetReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Rule set: the security group.
+	RuleSetId string `protobuf:"bytes,1,opt,name=rule_set_id,json=ruleSetId,proto3" json:"rule_set_id,omitempty"`
+	// Generation that it speaks of.
+	Generation int64 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Whether it is in force for every port of this node that has it.
+	InForce bool `protobuf:"varint,3,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	// Machine-readable reason why it can never be in force as it is; the last good one stays.
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// One sentence for people.
+	Message       string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RuleSetReport) Reset() {
+	*x = RuleSetReport{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RuleSetReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RuleSetReport) ProtoMessage() {}
+
+func (x *RuleSetReport) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RuleSetReport.ProtoReflect.Descriptor instead.
+func (*RuleSetReport) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RuleSetReport) GetRuleSetId() string {
+	if x != nil {
+		return x.RuleSetId
+	}
+	return ""
+}
+
+func (x *RuleSetReport) GetGeneration() int64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *RuleSetReport) GetInForce() bool {
+	if x != nil {
+		return x.InForce
+	}
+	return false
+}
+
+func (x *RuleSetReport) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RuleSetReport) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+// PortStats holds a port's counters since its device was made, seen from the guest.
+type PortStats struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Port.
+	PortId string `protobuf:"bytes,1,opt,name=port_id,json=portId,proto3" json:"port_id,omitempty"`
+	// The driver's counters; interface_id and network_id as the driver has them.
+	Stats *v12.NetworkInterfaceStats `protobuf:"bytes,2,opt,name=stats,proto3" json:"stats,omitempty"`
+	// When they were read.
+	ObserveTime   *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=observe_time,json=observeTime,proto3" json:"observe_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortStats) Reset() {
+	*x = PortStats{}
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortStats) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortStats) ProtoMessage() {}
+
+func (x *PortStats) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortStats.ProtoReflect.Descriptor instead.
+func (*PortStats) Descriptor() ([]byte, []int) {
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *PortStats) GetPortId() string {
+	if x != nil {
+		return x.PortId
+	}
+	return ""
+}
+
+func (x *PortStats) GetStats() *v12.NetworkInterfaceStats {
+	if x != nil {
+		return x.Stats
+	}
+	return nil
+}
+
+func (x *PortStats) GetObserveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ObserveTime
+	}
+	return nil
+}
+
 // EventReport is something that happened on the node.
 type EventReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3159,7 +3947,7 @@ type EventReport struct {
 
 func (x *EventReport) Reset() {
 	*x = EventReport{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3171,7 +3959,7 @@ func (x *EventReport) String() string {
 func (*EventReport) ProtoMessage() {}
 
 func (x *EventReport) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[35]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3184,7 +3972,7 @@ func (x *EventReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EventReport.ProtoReflect.Descriptor instead.
 func (*EventReport) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{35}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *EventReport) GetVmId() string {
@@ -3231,7 +4019,7 @@ type ReportStatusResponse struct {
 
 func (x *ReportStatusResponse) Reset() {
 	*x = ReportStatusResponse{}
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3243,7 +4031,7 @@ func (x *ReportStatusResponse) String() string {
 func (*ReportStatusResponse) ProtoMessage() {}
 
 func (x *ReportStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[36]
+	mi := &file_limiquantix_agent_v1_agent_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3256,14 +4044,14 @@ func (x *ReportStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportStatusResponse.ProtoReflect.Descriptor instead.
 func (*ReportStatusResponse) Descriptor() ([]byte, []int) {
-	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{36}
+	return file_limiquantix_agent_v1_agent_proto_rawDescGZIP(), []int{45}
 }
 
 var File_limiquantix_agent_v1_agent_proto protoreflect.FileDescriptor
 
 const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	" limiquantix/agent/v1/agent.proto\x12\x14limiquantix.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a%limiquantix/compute/v1/progress.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a(limiquantix/operation/v1/operation.proto\x1a\"limiquantix/storage/v1/image.proto\x1a!limiquantix/storage/v1/pool.proto\x1a%limiquantix/storage/v1/snapshot.proto\x1a#limiquantix/storage/v1/volume.proto\"Z\n" +
+	" limiquantix/agent/v1/agent.proto\x12\x14limiquantix.agent.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a%limiquantix/compute/v1/progress.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a#limiquantix/driver/v1/network.proto\x1a$limiquantix/network/v1/network.proto\x1a!limiquantix/network/v1/port.proto\x1a(limiquantix/operation/v1/operation.proto\x1a\"limiquantix/storage/v1/image.proto\x1a!limiquantix/storage/v1/pool.proto\x1a%limiquantix/storage/v1/snapshot.proto\x1a#limiquantix/storage/v1/volume.proto\"Z\n" +
 	"\fEnrolRequest\x12\x19\n" +
 	"\x05token\x18\x01 \x01(\tB\x03\x80\x01\x01R\x05token\x12/\n" +
 	"\x13certificate_request\x18\x02 \x01(\fR\x12certificateRequest\"\xad\x01\n" +
@@ -3300,7 +4088,7 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"DesiredKey\x125\n" +
 	"\x04kind\x18\x01 \x01(\x0e2!.limiquantix.agent.v1.DesiredKindR\x04kind\x12\x0e\n" +
-	"\x02id\x18\x02 \x01(\tR\x02id\"\xa6\x03\n" +
+	"\x02id\x18\x02 \x01(\tR\x02id\"\xb0\x05\n" +
 	"\rDesiredObject\x122\n" +
 	"\x03key\x18\x01 \x01(\v2 .limiquantix.agent.v1.DesiredKeyR\x03key\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x121\n" +
@@ -3308,8 +4096,14 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\x06volume\x18\x04 \x01(\v2#.limiquantix.agent.v1.DesiredVolumeH\x00R\x06volume\x127\n" +
 	"\x04pool\x18\x05 \x01(\v2!.limiquantix.agent.v1.DesiredPoolH\x00R\x04pool\x12:\n" +
 	"\x05image\x18\x06 \x01(\v2\".limiquantix.agent.v1.DesiredImageH\x00R\x05image\x12V\n" +
-	"\x0fvolume_snapshot\x18\a \x01(\v2+.limiquantix.agent.v1.DesiredVolumeSnapshotH\x00R\x0evolumeSnapshotB\b\n" +
-	"\x06object\"\x8a\x03\n" +
+	"\x0fvolume_snapshot\x18\a \x01(\v2+.limiquantix.agent.v1.DesiredVolumeSnapshotH\x00R\x0evolumeSnapshot\x12@\n" +
+	"\anetwork\x18\b \x01(\v2$.limiquantix.agent.v1.DesiredNetworkH\x00R\anetwork\x127\n" +
+	"\x04port\x18\t \x01(\v2!.limiquantix.agent.v1.DesiredPortH\x00R\x04port\x12A\n" +
+	"\brule_set\x18\n" +
+	" \x01(\v2$.limiquantix.agent.v1.DesiredRuleSetH\x00R\aruleSet\x12J\n" +
+	"\vaddress_set\x18\v \x01(\v2'.limiquantix.agent.v1.DesiredAddressSetH\x00R\n" +
+	"addressSetB\b\n" +
+	"\x06object\"\xbe\x03\n" +
 	"\tDesiredVM\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
@@ -3326,7 +4120,11 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\n" +
 	"force_stop\x18\n" +
 	" \x01(\bR\tforceStop\x128\n" +
-	"\x18force_restart_generation\x18\v \x01(\x03R\x16forceRestartGeneration\"D\n" +
+	"\x18force_restart_generation\x18\v \x01(\x03R\x16forceRestartGeneration\x122\n" +
+	"\x05ports\x18\f \x03(\v2\x1c.limiquantix.agent.v1.VMPortR\x05ports\"<\n" +
+	"\x06VMPort\x12\x19\n" +
+	"\bnic_name\x18\x01 \x01(\tR\anicName\x12\x17\n" +
+	"\aport_id\x18\x02 \x01(\tR\x06portId\"D\n" +
 	"\bVMVolume\x12\x1b\n" +
 	"\tdisk_name\x18\x01 \x01(\tR\bdiskName\x12\x1b\n" +
 	"\tvolume_id\x18\x02 \x01(\tR\bvolumeId\"\xe9\x02\n" +
@@ -3372,7 +4170,35 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"sharedPool\x12\x16\n" +
 	"\x05fetch\x18\x06 \x01(\bH\x00R\x05fetch\x12+\n" +
 	"\x11copy_from_pool_id\x18\a \x01(\tH\x00R\x0ecopyFromPoolIdB\t\n" +
-	"\acontent\"\xcc\x02\n" +
+	"\acontent\"\xea\x01\n" +
+	"\x0eDesiredNetwork\x12\x1d\n" +
+	"\n" +
+	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
+	"\n" +
+	"project_id\x18\x03 \x01(\tR\tprojectId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x04 \x01(\x03R\n" +
+	"generation\x12\x16\n" +
+	"\x06driver\x18\x05 \x01(\tR\x06driver\x126\n" +
+	"\x04spec\x18\x06 \x01(\v2\".limiquantix.driver.v1.NetworkSpecR\x04spec\x12\x16\n" +
+	"\x06absent\x18\a \x01(\bR\x06absent\"\xd7\x01\n" +
+	"\vDesiredPort\x12\x17\n" +
+	"\aport_id\x18\x01 \x01(\tR\x06portId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x03R\n" +
+	"generation\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\x03R\x05epoch\x12\x13\n" +
+	"\x05vm_id\x18\x05 \x01(\tR\x04vmId\x128\n" +
+	"\x04spec\x18\x06 \x01(\v2$.limiquantix.driver.v1.InterfaceSpecR\x04spec\x12\x16\n" +
+	"\x06absent\x18\a \x01(\bR\x06absent\"_\n" +
+	"\x0eDesiredRuleSet\x129\n" +
+	"\brule_set\x18\x01 \x01(\v2\x1e.limiquantix.driver.v1.RuleSetR\aruleSet\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\"S\n" +
+	"\x11DesiredAddressSet\x12$\n" +
+	"\x0eaddress_set_id\x18\x01 \x01(\tR\faddressSetId\x12\x18\n" +
+	"\amembers\x18\x02 \x03(\tR\amembers\"\xcc\x02\n" +
 	"\n" +
 	"OpenTunnel\x12\x1b\n" +
 	"\ttunnel_id\x18\x01 \x01(\tR\btunnelId\x12?\n" +
@@ -3420,7 +4246,7 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\x0eTunnelResponse\x12\x14\n" +
 	"\x04data\x18\x01 \x01(\fH\x00R\x04data\x123\n" +
 	"\x03end\x18\x02 \x01(\v2\x1f.limiquantix.agent.v1.TunnelEndH\x00R\x03endB\t\n" +
-	"\amessage\"\xf5\x05\n" +
+	"\amessage\"\xf0\a\n" +
 	"\x13ReportStatusRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x1a\n" +
@@ -3436,7 +4262,12 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	" \x03(\v2!.limiquantix.agent.v1.EventReportR\x06events\x12@\n" +
 	"\bprogress\x18\v \x03(\v2$.limiquantix.agent.v1.ObjectProgressR\bprogress\x12I\n" +
 	"\x0eorphan_details\x18\f \x03(\v2\".limiquantix.agent.v1.OrphanDetailR\rorphanDetails\x12U\n" +
-	"\x10volume_snapshots\x18\r \x03(\v2*.limiquantix.agent.v1.VolumeSnapshotReportR\x0fvolumeSnapshots\"\x82\x01\n" +
+	"\x10volume_snapshots\x18\r \x03(\v2*.limiquantix.agent.v1.VolumeSnapshotReportR\x0fvolumeSnapshots\x12?\n" +
+	"\bnetworks\x18\x0e \x03(\v2#.limiquantix.agent.v1.NetworkReportR\bnetworks\x126\n" +
+	"\x05ports\x18\x0f \x03(\v2 .limiquantix.agent.v1.PortReportR\x05ports\x12@\n" +
+	"\trule_sets\x18\x10 \x03(\v2#.limiquantix.agent.v1.RuleSetReportR\bruleSets\x12>\n" +
+	"\n" +
+	"port_stats\x18\x11 \x03(\v2\x1f.limiquantix.agent.v1.PortStatsR\tportStats\"\x82\x01\n" +
 	"\x0eObjectProgress\x122\n" +
 	"\x03key\x18\x01 \x01(\v2 .limiquantix.agent.v1.DesiredKeyR\x03key\x12<\n" +
 	"\bprogress\x18\x02 \x01(\v2 .limiquantix.compute.v1.ProgressR\bprogress\"~\n" +
@@ -3489,21 +4320,49 @@ const file_limiquantix_agent_v1_agent_proto_rawDesc = "" +
 	"\fstored_bytes\x18\n" +
 	" \x01(\x03R\vstoredBytes\x12\x14\n" +
 	"\x05epoch\x18\v \x01(\x03R\x05epoch\x12+\n" +
-	"\x11permanent_failure\x18\f \x01(\bR\x10permanentFailure\"\x98\x01\n" +
+	"\x11permanent_failure\x18\f \x01(\bR\x10permanentFailure\"\x89\x01\n" +
+	"\rNetworkReport\x12\x1d\n" +
+	"\n" +
+	"network_id\x18\x01 \x01(\tR\tnetworkId\x12A\n" +
+	"\x06status\x18\x02 \x01(\v2).limiquantix.network.v1.NetworkNodeStatusR\x06status\x12\x16\n" +
+	"\x06absent\x18\x03 \x01(\bR\x06absent\"\xc0\x01\n" +
+	"\n" +
+	"PortReport\x12\x17\n" +
+	"\aport_id\x18\x01 \x01(\tR\x06portId\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\x12/\n" +
+	"\x13observed_generation\x18\x03 \x01(\x03R\x12observedGeneration\x12:\n" +
+	"\x06status\x18\x04 \x01(\v2\".limiquantix.network.v1.PortStatusR\x06status\x12\x16\n" +
+	"\x06absent\x18\x05 \x01(\bR\x06absent\"\x9c\x01\n" +
+	"\rRuleSetReport\x12\x1e\n" +
+	"\vrule_set_id\x18\x01 \x01(\tR\truleSetId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x03R\n" +
+	"generation\x12\x19\n" +
+	"\bin_force\x18\x03 \x01(\bR\ainForce\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\"\xa7\x01\n" +
+	"\tPortStats\x12\x17\n" +
+	"\aport_id\x18\x01 \x01(\tR\x06portId\x12B\n" +
+	"\x05stats\x18\x02 \x01(\v2,.limiquantix.driver.v1.NetworkInterfaceStatsR\x05stats\x12=\n" +
+	"\fobserve_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vobserveTime\"\x98\x01\n" +
 	"\vEventReport\x12\x13\n" +
 	"\x05vm_id\x18\x01 \x01(\tR\x04vmId\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04type\x18\x03 \x01(\tR\x04type\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x18\n" +
 	"\amessage\x18\x05 \x01(\tR\amessage\"\x16\n" +
-	"\x14ReportStatusResponse*\xaa\x01\n" +
+	"\x14ReportStatusResponse*\x94\x02\n" +
 	"\vDesiredKind\x12\x1c\n" +
 	"\x18DESIRED_KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
 	"\x0fDESIRED_KIND_VM\x10\x01\x12\x17\n" +
 	"\x13DESIRED_KIND_VOLUME\x10\x02\x12\x15\n" +
 	"\x11DESIRED_KIND_POOL\x10\x03\x12\x16\n" +
 	"\x12DESIRED_KIND_IMAGE\x10\x04\x12 \n" +
-	"\x1cDESIRED_KIND_VOLUME_SNAPSHOT\x10\x05*Y\n" +
+	"\x1cDESIRED_KIND_VOLUME_SNAPSHOT\x10\x05\x12\x18\n" +
+	"\x14DESIRED_KIND_NETWORK\x10\x06\x12\x15\n" +
+	"\x11DESIRED_KIND_PORT\x10\a\x12\x19\n" +
+	"\x15DESIRED_KIND_RULE_SET\x10\b\x12\x1c\n" +
+	"\x18DESIRED_KIND_ADDRESS_SET\x10\t*Y\n" +
 	"\n" +
 	"VolumeRole\x12\x1b\n" +
 	"\x17VOLUME_ROLE_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -3529,130 +4388,161 @@ func file_limiquantix_agent_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_limiquantix_agent_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_limiquantix_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_limiquantix_agent_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_limiquantix_agent_v1_agent_proto_goTypes = []any{
-	(DesiredKind)(0),              // 0: limiquantix.agent.v1.DesiredKind
-	(VolumeRole)(0),               // 1: limiquantix.agent.v1.VolumeRole
-	(*EnrolRequest)(nil),          // 2: limiquantix.agent.v1.EnrolRequest
-	(*EnrolResponse)(nil),         // 3: limiquantix.agent.v1.EnrolResponse
-	(*RenewRequest)(nil),          // 4: limiquantix.agent.v1.RenewRequest
-	(*RenewResponse)(nil),         // 5: limiquantix.agent.v1.RenewResponse
-	(*WatchDesiredRequest)(nil),   // 6: limiquantix.agent.v1.WatchDesiredRequest
-	(*WatchDesiredResponse)(nil),  // 7: limiquantix.agent.v1.WatchDesiredResponse
-	(*DesiredSnapshot)(nil),       // 8: limiquantix.agent.v1.DesiredSnapshot
-	(*DesiredSync)(nil),           // 9: limiquantix.agent.v1.DesiredSync
-	(*DesiredKey)(nil),            // 10: limiquantix.agent.v1.DesiredKey
-	(*DesiredObject)(nil),         // 11: limiquantix.agent.v1.DesiredObject
-	(*DesiredVM)(nil),             // 12: limiquantix.agent.v1.DesiredVM
-	(*VMVolume)(nil),              // 13: limiquantix.agent.v1.VMVolume
-	(*DesiredVolume)(nil),         // 14: limiquantix.agent.v1.DesiredVolume
-	(*VolumeRestore)(nil),         // 15: limiquantix.agent.v1.VolumeRestore
-	(*VolumeMove)(nil),            // 16: limiquantix.agent.v1.VolumeMove
-	(*DesiredVolumeSnapshot)(nil), // 17: limiquantix.agent.v1.DesiredVolumeSnapshot
-	(*DesiredPool)(nil),           // 18: limiquantix.agent.v1.DesiredPool
-	(*DesiredImage)(nil),          // 19: limiquantix.agent.v1.DesiredImage
-	(*OpenTunnel)(nil),            // 20: limiquantix.agent.v1.OpenTunnel
-	(*ConsoleTunnel)(nil),         // 21: limiquantix.agent.v1.ConsoleTunnel
-	(*ConsoleLogTunnel)(nil),      // 22: limiquantix.agent.v1.ConsoleLogTunnel
-	(*ImageUploadTunnel)(nil),     // 23: limiquantix.agent.v1.ImageUploadTunnel
-	(*ExportTunnel)(nil),          // 24: limiquantix.agent.v1.ExportTunnel
-	(*TunnelRequest)(nil),         // 25: limiquantix.agent.v1.TunnelRequest
-	(*TunnelHello)(nil),           // 26: limiquantix.agent.v1.TunnelHello
-	(*TunnelEnd)(nil),             // 27: limiquantix.agent.v1.TunnelEnd
-	(*TunnelResponse)(nil),        // 28: limiquantix.agent.v1.TunnelResponse
-	(*ReportStatusRequest)(nil),   // 29: limiquantix.agent.v1.ReportStatusRequest
-	(*ObjectProgress)(nil),        // 30: limiquantix.agent.v1.ObjectProgress
-	(*OrphanDetail)(nil),          // 31: limiquantix.agent.v1.OrphanDetail
-	(*VMReport)(nil),              // 32: limiquantix.agent.v1.VMReport
-	(*VolumeReport)(nil),          // 33: limiquantix.agent.v1.VolumeReport
-	(*VolumeSnapshotReport)(nil),  // 34: limiquantix.agent.v1.VolumeSnapshotReport
-	(*PoolReport)(nil),            // 35: limiquantix.agent.v1.PoolReport
-	(*ImageCopyReport)(nil),       // 36: limiquantix.agent.v1.ImageCopyReport
-	(*EventReport)(nil),           // 37: limiquantix.agent.v1.EventReport
-	(*ReportStatusResponse)(nil),  // 38: limiquantix.agent.v1.ReportStatusResponse
-	nil,                           // 39: limiquantix.agent.v1.DesiredPool.SecretsEntry
-	(*v1.VMSpec)(nil),             // 40: limiquantix.compute.v1.VMSpec
-	(*v11.Volume)(nil),            // 41: limiquantix.storage.v1.Volume
-	(*v11.Snapshot)(nil),          // 42: limiquantix.storage.v1.Snapshot
-	(*v11.StoragePool)(nil),       // 43: limiquantix.storage.v1.StoragePool
-	(*v11.Image)(nil),             // 44: limiquantix.storage.v1.Image
-	(*v1.DriverStatus)(nil),       // 45: limiquantix.compute.v1.DriverStatus
-	(*v1.Orphan)(nil),             // 46: limiquantix.compute.v1.Orphan
-	(*v1.Progress)(nil),           // 47: limiquantix.compute.v1.Progress
-	(*v1.VMStatus)(nil),           // 48: limiquantix.compute.v1.VMStatus
-	(*v12.OperationPhase)(nil),    // 49: limiquantix.operation.v1.OperationPhase
-	(*v11.VolumeStatus)(nil),      // 50: limiquantix.storage.v1.VolumeStatus
-	(*v11.SnapshotStatus)(nil),    // 51: limiquantix.storage.v1.SnapshotStatus
-	(*v11.PoolNodeStatus)(nil),    // 52: limiquantix.storage.v1.PoolNodeStatus
-	(*timestamppb.Timestamp)(nil), // 53: google.protobuf.Timestamp
+	(DesiredKind)(0),                  // 0: limiquantix.agent.v1.DesiredKind
+	(VolumeRole)(0),                   // 1: limiquantix.agent.v1.VolumeRole
+	(*EnrolRequest)(nil),              // 2: limiquantix.agent.v1.EnrolRequest
+	(*EnrolResponse)(nil),             // 3: limiquantix.agent.v1.EnrolResponse
+	(*RenewRequest)(nil),              // 4: limiquantix.agent.v1.RenewRequest
+	(*RenewResponse)(nil),             // 5: limiquantix.agent.v1.RenewResponse
+	(*WatchDesiredRequest)(nil),       // 6: limiquantix.agent.v1.WatchDesiredRequest
+	(*WatchDesiredResponse)(nil),      // 7: limiquantix.agent.v1.WatchDesiredResponse
+	(*DesiredSnapshot)(nil),           // 8: limiquantix.agent.v1.DesiredSnapshot
+	(*DesiredSync)(nil),               // 9: limiquantix.agent.v1.DesiredSync
+	(*DesiredKey)(nil),                // 10: limiquantix.agent.v1.DesiredKey
+	(*DesiredObject)(nil),             // 11: limiquantix.agent.v1.DesiredObject
+	(*DesiredVM)(nil),                 // 12: limiquantix.agent.v1.DesiredVM
+	(*VMPort)(nil),                    // 13: limiquantix.agent.v1.VMPort
+	(*VMVolume)(nil),                  // 14: limiquantix.agent.v1.VMVolume
+	(*DesiredVolume)(nil),             // 15: limiquantix.agent.v1.DesiredVolume
+	(*VolumeRestore)(nil),             // 16: limiquantix.agent.v1.VolumeRestore
+	(*VolumeMove)(nil),                // 17: limiquantix.agent.v1.VolumeMove
+	(*DesiredVolumeSnapshot)(nil),     // 18: limiquantix.agent.v1.DesiredVolumeSnapshot
+	(*DesiredPool)(nil),               // 19: limiquantix.agent.v1.DesiredPool
+	(*DesiredImage)(nil),              // 20: limiquantix.agent.v1.DesiredImage
+	(*DesiredNetwork)(nil),            // 21: limiquantix.agent.v1.DesiredNetwork
+	(*DesiredPort)(nil),               // 22: limiquantix.agent.v1.DesiredPort
+	(*DesiredRuleSet)(nil),            // 23: limiquantix.agent.v1.DesiredRuleSet
+	(*DesiredAddressSet)(nil),         // 24: limiquantix.agent.v1.DesiredAddressSet
+	(*OpenTunnel)(nil),                // 25: limiquantix.agent.v1.OpenTunnel
+	(*ConsoleTunnel)(nil),             // 26: limiquantix.agent.v1.ConsoleTunnel
+	(*ConsoleLogTunnel)(nil),          // 27: limiquantix.agent.v1.ConsoleLogTunnel
+	(*ImageUploadTunnel)(nil),         // 28: limiquantix.agent.v1.ImageUploadTunnel
+	(*ExportTunnel)(nil),              // 29: limiquantix.agent.v1.ExportTunnel
+	(*TunnelRequest)(nil),             // 30: limiquantix.agent.v1.TunnelRequest
+	(*TunnelHello)(nil),               // 31: limiquantix.agent.v1.TunnelHello
+	(*TunnelEnd)(nil),                 // 32: limiquantix.agent.v1.TunnelEnd
+	(*TunnelResponse)(nil),            // 33: limiquantix.agent.v1.TunnelResponse
+	(*ReportStatusRequest)(nil),       // 34: limiquantix.agent.v1.ReportStatusRequest
+	(*ObjectProgress)(nil),            // 35: limiquantix.agent.v1.ObjectProgress
+	(*OrphanDetail)(nil),              // 36: limiquantix.agent.v1.OrphanDetail
+	(*VMReport)(nil),                  // 37: limiquantix.agent.v1.VMReport
+	(*VolumeReport)(nil),              // 38: limiquantix.agent.v1.VolumeReport
+	(*VolumeSnapshotReport)(nil),      // 39: limiquantix.agent.v1.VolumeSnapshotReport
+	(*PoolReport)(nil),                // 40: limiquantix.agent.v1.PoolReport
+	(*ImageCopyReport)(nil),           // 41: limiquantix.agent.v1.ImageCopyReport
+	(*NetworkReport)(nil),             // 42: limiquantix.agent.v1.NetworkReport
+	(*PortReport)(nil),                // 43: limiquantix.agent.v1.PortReport
+	(*RuleSetReport)(nil),             // 44: limiquantix.agent.v1.RuleSetReport
+	(*PortStats)(nil),                 // 45: limiquantix.agent.v1.PortStats
+	(*EventReport)(nil),               // 46: limiquantix.agent.v1.EventReport
+	(*ReportStatusResponse)(nil),      // 47: limiquantix.agent.v1.ReportStatusResponse
+	nil,                               // 48: limiquantix.agent.v1.DesiredPool.SecretsEntry
+	(*v1.VMSpec)(nil),                 // 49: limiquantix.compute.v1.VMSpec
+	(*v11.Volume)(nil),                // 50: limiquantix.storage.v1.Volume
+	(*v11.Snapshot)(nil),              // 51: limiquantix.storage.v1.Snapshot
+	(*v11.StoragePool)(nil),           // 52: limiquantix.storage.v1.StoragePool
+	(*v11.Image)(nil),                 // 53: limiquantix.storage.v1.Image
+	(*v12.NetworkSpec)(nil),           // 54: limiquantix.driver.v1.NetworkSpec
+	(*v12.InterfaceSpec)(nil),         // 55: limiquantix.driver.v1.InterfaceSpec
+	(*v12.RuleSet)(nil),               // 56: limiquantix.driver.v1.RuleSet
+	(*v1.DriverStatus)(nil),           // 57: limiquantix.compute.v1.DriverStatus
+	(*v1.Orphan)(nil),                 // 58: limiquantix.compute.v1.Orphan
+	(*v1.Progress)(nil),               // 59: limiquantix.compute.v1.Progress
+	(*v1.VMStatus)(nil),               // 60: limiquantix.compute.v1.VMStatus
+	(*v13.OperationPhase)(nil),        // 61: limiquantix.operation.v1.OperationPhase
+	(*v11.VolumeStatus)(nil),          // 62: limiquantix.storage.v1.VolumeStatus
+	(*v11.SnapshotStatus)(nil),        // 63: limiquantix.storage.v1.SnapshotStatus
+	(*v11.PoolNodeStatus)(nil),        // 64: limiquantix.storage.v1.PoolNodeStatus
+	(*v14.NetworkNodeStatus)(nil),     // 65: limiquantix.network.v1.NetworkNodeStatus
+	(*v14.PortStatus)(nil),            // 66: limiquantix.network.v1.PortStatus
+	(*v12.NetworkInterfaceStats)(nil), // 67: limiquantix.driver.v1.NetworkInterfaceStats
+	(*timestamppb.Timestamp)(nil),     // 68: google.protobuf.Timestamp
 }
 var file_limiquantix_agent_v1_agent_proto_depIdxs = []int32{
 	8,  // 0: limiquantix.agent.v1.WatchDesiredResponse.snapshot:type_name -> limiquantix.agent.v1.DesiredSnapshot
 	11, // 1: limiquantix.agent.v1.WatchDesiredResponse.upsert:type_name -> limiquantix.agent.v1.DesiredObject
 	10, // 2: limiquantix.agent.v1.WatchDesiredResponse.remove:type_name -> limiquantix.agent.v1.DesiredKey
 	9,  // 3: limiquantix.agent.v1.WatchDesiredResponse.sync:type_name -> limiquantix.agent.v1.DesiredSync
-	20, // 4: limiquantix.agent.v1.WatchDesiredResponse.open_tunnel:type_name -> limiquantix.agent.v1.OpenTunnel
+	25, // 4: limiquantix.agent.v1.WatchDesiredResponse.open_tunnel:type_name -> limiquantix.agent.v1.OpenTunnel
 	0,  // 5: limiquantix.agent.v1.DesiredKey.kind:type_name -> limiquantix.agent.v1.DesiredKind
 	10, // 6: limiquantix.agent.v1.DesiredObject.key:type_name -> limiquantix.agent.v1.DesiredKey
 	12, // 7: limiquantix.agent.v1.DesiredObject.vm:type_name -> limiquantix.agent.v1.DesiredVM
-	14, // 8: limiquantix.agent.v1.DesiredObject.volume:type_name -> limiquantix.agent.v1.DesiredVolume
-	18, // 9: limiquantix.agent.v1.DesiredObject.pool:type_name -> limiquantix.agent.v1.DesiredPool
-	19, // 10: limiquantix.agent.v1.DesiredObject.image:type_name -> limiquantix.agent.v1.DesiredImage
-	17, // 11: limiquantix.agent.v1.DesiredObject.volume_snapshot:type_name -> limiquantix.agent.v1.DesiredVolumeSnapshot
-	40, // 12: limiquantix.agent.v1.DesiredVM.spec:type_name -> limiquantix.compute.v1.VMSpec
-	13, // 13: limiquantix.agent.v1.DesiredVM.volumes:type_name -> limiquantix.agent.v1.VMVolume
-	41, // 14: limiquantix.agent.v1.DesiredVolume.volume:type_name -> limiquantix.storage.v1.Volume
-	1,  // 15: limiquantix.agent.v1.DesiredVolume.role:type_name -> limiquantix.agent.v1.VolumeRole
-	15, // 16: limiquantix.agent.v1.DesiredVolume.restore:type_name -> limiquantix.agent.v1.VolumeRestore
-	16, // 17: limiquantix.agent.v1.DesiredVolume.move:type_name -> limiquantix.agent.v1.VolumeMove
-	42, // 18: limiquantix.agent.v1.DesiredVolumeSnapshot.snapshot:type_name -> limiquantix.storage.v1.Snapshot
-	43, // 19: limiquantix.agent.v1.DesiredPool.pool:type_name -> limiquantix.storage.v1.StoragePool
-	39, // 20: limiquantix.agent.v1.DesiredPool.secrets:type_name -> limiquantix.agent.v1.DesiredPool.SecretsEntry
-	44, // 21: limiquantix.agent.v1.DesiredImage.image:type_name -> limiquantix.storage.v1.Image
-	21, // 22: limiquantix.agent.v1.OpenTunnel.console:type_name -> limiquantix.agent.v1.ConsoleTunnel
-	22, // 23: limiquantix.agent.v1.OpenTunnel.console_log:type_name -> limiquantix.agent.v1.ConsoleLogTunnel
-	23, // 24: limiquantix.agent.v1.OpenTunnel.image_upload:type_name -> limiquantix.agent.v1.ImageUploadTunnel
-	24, // 25: limiquantix.agent.v1.OpenTunnel.export:type_name -> limiquantix.agent.v1.ExportTunnel
-	44, // 26: limiquantix.agent.v1.ImageUploadTunnel.image:type_name -> limiquantix.storage.v1.Image
-	26, // 27: limiquantix.agent.v1.TunnelRequest.hello:type_name -> limiquantix.agent.v1.TunnelHello
-	27, // 28: limiquantix.agent.v1.TunnelRequest.end:type_name -> limiquantix.agent.v1.TunnelEnd
-	36, // 29: limiquantix.agent.v1.TunnelEnd.image:type_name -> limiquantix.agent.v1.ImageCopyReport
-	27, // 30: limiquantix.agent.v1.TunnelResponse.end:type_name -> limiquantix.agent.v1.TunnelEnd
-	32, // 31: limiquantix.agent.v1.ReportStatusRequest.vms:type_name -> limiquantix.agent.v1.VMReport
-	33, // 32: limiquantix.agent.v1.ReportStatusRequest.volumes:type_name -> limiquantix.agent.v1.VolumeReport
-	35, // 33: limiquantix.agent.v1.ReportStatusRequest.pools:type_name -> limiquantix.agent.v1.PoolReport
-	36, // 34: limiquantix.agent.v1.ReportStatusRequest.images:type_name -> limiquantix.agent.v1.ImageCopyReport
-	45, // 35: limiquantix.agent.v1.ReportStatusRequest.drivers:type_name -> limiquantix.compute.v1.DriverStatus
-	46, // 36: limiquantix.agent.v1.ReportStatusRequest.orphans:type_name -> limiquantix.compute.v1.Orphan
-	37, // 37: limiquantix.agent.v1.ReportStatusRequest.events:type_name -> limiquantix.agent.v1.EventReport
-	30, // 38: limiquantix.agent.v1.ReportStatusRequest.progress:type_name -> limiquantix.agent.v1.ObjectProgress
-	31, // 39: limiquantix.agent.v1.ReportStatusRequest.orphan_details:type_name -> limiquantix.agent.v1.OrphanDetail
-	34, // 40: limiquantix.agent.v1.ReportStatusRequest.volume_snapshots:type_name -> limiquantix.agent.v1.VolumeSnapshotReport
-	10, // 41: limiquantix.agent.v1.ObjectProgress.key:type_name -> limiquantix.agent.v1.DesiredKey
-	47, // 42: limiquantix.agent.v1.ObjectProgress.progress:type_name -> limiquantix.compute.v1.Progress
-	12, // 43: limiquantix.agent.v1.OrphanDetail.vm:type_name -> limiquantix.agent.v1.DesiredVM
-	14, // 44: limiquantix.agent.v1.OrphanDetail.volumes:type_name -> limiquantix.agent.v1.DesiredVolume
-	48, // 45: limiquantix.agent.v1.VMReport.status:type_name -> limiquantix.compute.v1.VMStatus
-	49, // 46: limiquantix.agent.v1.VMReport.phases:type_name -> limiquantix.operation.v1.OperationPhase
-	50, // 47: limiquantix.agent.v1.VolumeReport.status:type_name -> limiquantix.storage.v1.VolumeStatus
-	51, // 48: limiquantix.agent.v1.VolumeSnapshotReport.status:type_name -> limiquantix.storage.v1.SnapshotStatus
-	52, // 49: limiquantix.agent.v1.PoolReport.status:type_name -> limiquantix.storage.v1.PoolNodeStatus
-	53, // 50: limiquantix.agent.v1.EventReport.time:type_name -> google.protobuf.Timestamp
-	2,  // 51: limiquantix.agent.v1.AgentService.Enrol:input_type -> limiquantix.agent.v1.EnrolRequest
-	4,  // 52: limiquantix.agent.v1.AgentService.Renew:input_type -> limiquantix.agent.v1.RenewRequest
-	6,  // 53: limiquantix.agent.v1.AgentService.WatchDesired:input_type -> limiquantix.agent.v1.WatchDesiredRequest
-	29, // 54: limiquantix.agent.v1.AgentService.ReportStatus:input_type -> limiquantix.agent.v1.ReportStatusRequest
-	25, // 55: limiquantix.agent.v1.AgentService.Tunnel:input_type -> limiquantix.agent.v1.TunnelRequest
-	3,  // 56: limiquantix.agent.v1.AgentService.Enrol:output_type -> limiquantix.agent.v1.EnrolResponse
-	5,  // 57: limiquantix.agent.v1.AgentService.Renew:output_type -> limiquantix.agent.v1.RenewResponse
-	7,  // 58: limiquantix.agent.v1.AgentService.WatchDesired:output_type -> limiquantix.agent.v1.WatchDesiredResponse
-	38, // 59: limiquantix.agent.v1.AgentService.ReportStatus:output_type -> limiquantix.agent.v1.ReportStatusResponse
-	28, // 60: limiquantix.agent.v1.AgentService.Tunnel:output_type -> limiquantix.agent.v1.TunnelResponse
-	56, // [56:61] is the sub-list for method output_type
-	51, // [51:56] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	15, // 8: limiquantix.agent.v1.DesiredObject.volume:type_name -> limiquantix.agent.v1.DesiredVolume
+	19, // 9: limiquantix.agent.v1.DesiredObject.pool:type_name -> limiquantix.agent.v1.DesiredPool
+	20, // 10: limiquantix.agent.v1.DesiredObject.image:type_name -> limiquantix.agent.v1.DesiredImage
+	18, // 11: limiquantix.agent.v1.DesiredObject.volume_snapshot:type_name -> limiquantix.agent.v1.DesiredVolumeSnapshot
+	21, // 12: limiquantix.agent.v1.DesiredObject.network:type_name -> limiquantix.agent.v1.DesiredNetwork
+	22, // 13: limiquantix.agent.v1.DesiredObject.port:type_name -> limiquantix.agent.v1.DesiredPort
+	23, // 14: limiquantix.agent.v1.DesiredObject.rule_set:type_name -> limiquantix.agent.v1.DesiredRuleSet
+	24, // 15: limiquantix.agent.v1.DesiredObject.address_set:type_name -> limiquantix.agent.v1.DesiredAddressSet
+	49, // 16: limiquantix.agent.v1.DesiredVM.spec:type_name -> limiquantix.compute.v1.VMSpec
+	14, // 17: limiquantix.agent.v1.DesiredVM.volumes:type_name -> limiquantix.agent.v1.VMVolume
+	13, // 18: limiquantix.agent.v1.DesiredVM.ports:type_name -> limiquantix.agent.v1.VMPort
+	50, // 19: limiquantix.agent.v1.DesiredVolume.volume:type_name -> limiquantix.storage.v1.Volume
+	1,  // 20: limiquantix.agent.v1.DesiredVolume.role:type_name -> limiquantix.agent.v1.VolumeRole
+	16, // 21: limiquantix.agent.v1.DesiredVolume.restore:type_name -> limiquantix.agent.v1.VolumeRestore
+	17, // 22: limiquantix.agent.v1.DesiredVolume.move:type_name -> limiquantix.agent.v1.VolumeMove
+	51, // 23: limiquantix.agent.v1.DesiredVolumeSnapshot.snapshot:type_name -> limiquantix.storage.v1.Snapshot
+	52, // 24: limiquantix.agent.v1.DesiredPool.pool:type_name -> limiquantix.storage.v1.StoragePool
+	48, // 25: limiquantix.agent.v1.DesiredPool.secrets:type_name -> limiquantix.agent.v1.DesiredPool.SecretsEntry
+	53, // 26: limiquantix.agent.v1.DesiredImage.image:type_name -> limiquantix.storage.v1.Image
+	54, // 27: limiquantix.agent.v1.DesiredNetwork.spec:type_name -> limiquantix.driver.v1.NetworkSpec
+	55, // 28: limiquantix.agent.v1.DesiredPort.spec:type_name -> limiquantix.driver.v1.InterfaceSpec
+	56, // 29: limiquantix.agent.v1.DesiredRuleSet.rule_set:type_name -> limiquantix.driver.v1.RuleSet
+	26, // 30: limiquantix.agent.v1.OpenTunnel.console:type_name -> limiquantix.agent.v1.ConsoleTunnel
+	27, // 31: limiquantix.agent.v1.OpenTunnel.console_log:type_name -> limiquantix.agent.v1.ConsoleLogTunnel
+	28, // 32: limiquantix.agent.v1.OpenTunnel.image_upload:type_name -> limiquantix.agent.v1.ImageUploadTunnel
+	29, // 33: limiquantix.agent.v1.OpenTunnel.export:type_name -> limiquantix.agent.v1.ExportTunnel
+	53, // 34: limiquantix.agent.v1.ImageUploadTunnel.image:type_name -> limiquantix.storage.v1.Image
+	31, // 35: limiquantix.agent.v1.TunnelRequest.hello:type_name -> limiquantix.agent.v1.TunnelHello
+	32, // 36: limiquantix.agent.v1.TunnelRequest.end:type_name -> limiquantix.agent.v1.TunnelEnd
+	41, // 37: limiquantix.agent.v1.TunnelEnd.image:type_name -> limiquantix.agent.v1.ImageCopyReport
+	32, // 38: limiquantix.agent.v1.TunnelResponse.end:type_name -> limiquantix.agent.v1.TunnelEnd
+	37, // 39: limiquantix.agent.v1.ReportStatusRequest.vms:type_name -> limiquantix.agent.v1.VMReport
+	38, // 40: limiquantix.agent.v1.ReportStatusRequest.volumes:type_name -> limiquantix.agent.v1.VolumeReport
+	40, // 41: limiquantix.agent.v1.ReportStatusRequest.pools:type_name -> limiquantix.agent.v1.PoolReport
+	41, // 42: limiquantix.agent.v1.ReportStatusRequest.images:type_name -> limiquantix.agent.v1.ImageCopyReport
+	57, // 43: limiquantix.agent.v1.ReportStatusRequest.drivers:type_name -> limiquantix.compute.v1.DriverStatus
+	58, // 44: limiquantix.agent.v1.ReportStatusRequest.orphans:type_name -> limiquantix.compute.v1.Orphan
+	46, // 45: limiquantix.agent.v1.ReportStatusRequest.events:type_name -> limiquantix.agent.v1.EventReport
+	35, // 46: limiquantix.agent.v1.ReportStatusRequest.progress:type_name -> limiquantix.agent.v1.ObjectProgress
+	36, // 47: limiquantix.agent.v1.ReportStatusRequest.orphan_details:type_name -> limiquantix.agent.v1.OrphanDetail
+	39, // 48: limiquantix.agent.v1.ReportStatusRequest.volume_snapshots:type_name -> limiquantix.agent.v1.VolumeSnapshotReport
+	42, // 49: limiquantix.agent.v1.ReportStatusRequest.networks:type_name -> limiquantix.agent.v1.NetworkReport
+	43, // 50: limiquantix.agent.v1.ReportStatusRequest.ports:type_name -> limiquantix.agent.v1.PortReport
+	44, // 51: limiquantix.agent.v1.ReportStatusRequest.rule_sets:type_name -> limiquantix.agent.v1.RuleSetReport
+	45, // 52: limiquantix.agent.v1.ReportStatusRequest.port_stats:type_name -> limiquantix.agent.v1.PortStats
+	10, // 53: limiquantix.agent.v1.ObjectProgress.key:type_name -> limiquantix.agent.v1.DesiredKey
+	59, // 54: limiquantix.agent.v1.ObjectProgress.progress:type_name -> limiquantix.compute.v1.Progress
+	12, // 55: limiquantix.agent.v1.OrphanDetail.vm:type_name -> limiquantix.agent.v1.DesiredVM
+	15, // 56: limiquantix.agent.v1.OrphanDetail.volumes:type_name -> limiquantix.agent.v1.DesiredVolume
+	60, // 57: limiquantix.agent.v1.VMReport.status:type_name -> limiquantix.compute.v1.VMStatus
+	61, // 58: limiquantix.agent.v1.VMReport.phases:type_name -> limiquantix.operation.v1.OperationPhase
+	62, // 59: limiquantix.agent.v1.VolumeReport.status:type_name -> limiquantix.storage.v1.VolumeStatus
+	63, // 60: limiquantix.agent.v1.VolumeSnapshotReport.status:type_name -> limiquantix.storage.v1.SnapshotStatus
+	64, // 61: limiquantix.agent.v1.PoolReport.status:type_name -> limiquantix.storage.v1.PoolNodeStatus
+	65, // 62: limiquantix.agent.v1.NetworkReport.status:type_name -> limiquantix.network.v1.NetworkNodeStatus
+	66, // 63: limiquantix.agent.v1.PortReport.status:type_name -> limiquantix.network.v1.PortStatus
+	67, // 64: limiquantix.agent.v1.PortStats.stats:type_name -> limiquantix.driver.v1.NetworkInterfaceStats
+	68, // 65: limiquantix.agent.v1.PortStats.observe_time:type_name -> google.protobuf.Timestamp
+	68, // 66: limiquantix.agent.v1.EventReport.time:type_name -> google.protobuf.Timestamp
+	2,  // 67: limiquantix.agent.v1.AgentService.Enrol:input_type -> limiquantix.agent.v1.EnrolRequest
+	4,  // 68: limiquantix.agent.v1.AgentService.Renew:input_type -> limiquantix.agent.v1.RenewRequest
+	6,  // 69: limiquantix.agent.v1.AgentService.WatchDesired:input_type -> limiquantix.agent.v1.WatchDesiredRequest
+	34, // 70: limiquantix.agent.v1.AgentService.ReportStatus:input_type -> limiquantix.agent.v1.ReportStatusRequest
+	30, // 71: limiquantix.agent.v1.AgentService.Tunnel:input_type -> limiquantix.agent.v1.TunnelRequest
+	3,  // 72: limiquantix.agent.v1.AgentService.Enrol:output_type -> limiquantix.agent.v1.EnrolResponse
+	5,  // 73: limiquantix.agent.v1.AgentService.Renew:output_type -> limiquantix.agent.v1.RenewResponse
+	7,  // 74: limiquantix.agent.v1.AgentService.WatchDesired:output_type -> limiquantix.agent.v1.WatchDesiredResponse
+	47, // 75: limiquantix.agent.v1.AgentService.ReportStatus:output_type -> limiquantix.agent.v1.ReportStatusResponse
+	33, // 76: limiquantix.agent.v1.AgentService.Tunnel:output_type -> limiquantix.agent.v1.TunnelResponse
+	72, // [72:77] is the sub-list for method output_type
+	67, // [67:72] is the sub-list for method input_type
+	67, // [67:67] is the sub-list for extension type_name
+	67, // [67:67] is the sub-list for extension extendee
+	0,  // [0:67] is the sub-list for field type_name
 }
 
 func init() { file_limiquantix_agent_v1_agent_proto_init() }
@@ -3673,28 +4563,32 @@ func file_limiquantix_agent_v1_agent_proto_init() {
 		(*DesiredObject_Pool)(nil),
 		(*DesiredObject_Image)(nil),
 		(*DesiredObject_VolumeSnapshot)(nil),
+		(*DesiredObject_Network)(nil),
+		(*DesiredObject_Port)(nil),
+		(*DesiredObject_RuleSet)(nil),
+		(*DesiredObject_AddressSet)(nil),
 	}
-	file_limiquantix_agent_v1_agent_proto_msgTypes[17].OneofWrappers = []any{
+	file_limiquantix_agent_v1_agent_proto_msgTypes[18].OneofWrappers = []any{
 		(*DesiredImage_Fetch)(nil),
 		(*DesiredImage_CopyFromPoolId)(nil),
 	}
-	file_limiquantix_agent_v1_agent_proto_msgTypes[18].OneofWrappers = []any{
+	file_limiquantix_agent_v1_agent_proto_msgTypes[23].OneofWrappers = []any{
 		(*OpenTunnel_Console)(nil),
 		(*OpenTunnel_ConsoleLog)(nil),
 		(*OpenTunnel_ImageUpload)(nil),
 		(*OpenTunnel_Export)(nil),
 	}
-	file_limiquantix_agent_v1_agent_proto_msgTypes[22].OneofWrappers = []any{
+	file_limiquantix_agent_v1_agent_proto_msgTypes[27].OneofWrappers = []any{
 		(*ExportTunnel_VolumeId)(nil),
 		(*ExportTunnel_SnapshotId)(nil),
 		(*ExportTunnel_ImageId)(nil),
 	}
-	file_limiquantix_agent_v1_agent_proto_msgTypes[23].OneofWrappers = []any{
+	file_limiquantix_agent_v1_agent_proto_msgTypes[28].OneofWrappers = []any{
 		(*TunnelRequest_Hello)(nil),
 		(*TunnelRequest_Data)(nil),
 		(*TunnelRequest_End)(nil),
 	}
-	file_limiquantix_agent_v1_agent_proto_msgTypes[26].OneofWrappers = []any{
+	file_limiquantix_agent_v1_agent_proto_msgTypes[31].OneofWrappers = []any{
 		(*TunnelResponse_Data)(nil),
 		(*TunnelResponse_End)(nil),
 	}
@@ -3704,7 +4598,7 @@ func file_limiquantix_agent_v1_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_limiquantix_agent_v1_agent_proto_rawDesc), len(file_limiquantix_agent_v1_agent_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   38,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -8,6 +8,7 @@ package computev1
 
 import (
 	v1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	v11 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
@@ -340,7 +341,9 @@ type NodeStatus struct {
 	// Objects on the host with our mark that nobody wants: reported, never removed by inference.
 	Orphans []*Orphan `protobuf:"bytes,14,rep,name=orphans,proto3" json:"orphans,omitempty"`
 	// Architecture and kernel for people, for example "x86_64 Linux 6.1.0".
-	System        string `protobuf:"bytes,15,opt,name=system,proto3" json:"system,omitempty"`
+	System string `protobuf:"bytes,15,opt,name=system,proto3" json:"system,omitempty"`
+	// Address at which other nodes reach this one's ends of tunnels (VXLAN), as its agent is configured; empty = it takes part in no tunnel.
+	TunnelAddress string `protobuf:"bytes,16,opt,name=tunnel_address,json=tunnelAddress,proto3" json:"tunnel_address,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -476,6 +479,13 @@ func (x *NodeStatus) GetOrphans() []*Orphan {
 func (x *NodeStatus) GetSystem() string {
 	if x != nil {
 		return x.System
+	}
+	return ""
+}
+
+func (x *NodeStatus) GetTunnelAddress() string {
+	if x != nil {
+		return x.TunnelAddress
 	}
 	return ""
 }
@@ -718,9 +728,13 @@ type DriverStatus struct {
 	// Times it was restarted since the agent started.
 	RestartCount int32 `protobuf:"varint,8,opt,name=restart_count,json=restartCount,proto3" json:"restart_count,omitempty"`
 	// Facts that the plugin reports.
-	Attributes    map[string]string `protobuf:"bytes,9,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Attributes map[string]string `protobuf:"bytes,9,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Types of network that a network driver can run here.
+	NetworkTypes []v11.NetworkType `protobuf:"varint,10,rep,packed,name=network_types,json=networkTypes,proto3,enum=limiquantix.network.v1.NetworkType" json:"network_types,omitempty"`
+	// Uplinks that its networks can use here.
+	NetworkUplinks []string `protobuf:"bytes,11,rep,name=network_uplinks,json=networkUplinks,proto3" json:"network_uplinks,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *DriverStatus) Reset() {
@@ -812,6 +826,20 @@ func (x *DriverStatus) GetRestartCount() int32 {
 func (x *DriverStatus) GetAttributes() map[string]string {
 	if x != nil {
 		return x.Attributes
+	}
+	return nil
+}
+
+func (x *DriverStatus) GetNetworkTypes() []v11.NetworkType {
+	if x != nil {
+		return x.NetworkTypes
+	}
+	return nil
+}
+
+func (x *DriverStatus) GetNetworkUplinks() []string {
+	if x != nil {
+		return x.NetworkUplinks
 	}
 	return nil
 }
@@ -938,7 +966,7 @@ var File_limiquantix_compute_v1_node_proto protoreflect.FileDescriptor
 
 const file_limiquantix_compute_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"!limiquantix/compute/v1/node.proto\x12\x16limiquantix.compute.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a\x1elimiquantix/meta/v1/meta.proto\"\xad\x01\n" +
+	"!limiquantix/compute/v1/node.proto\x12\x16limiquantix.compute.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a\x1elimiquantix/meta/v1/meta.proto\x1a$limiquantix/network/v1/network.proto\"\xad\x01\n" +
 	"\x04Node\x123\n" +
 	"\x04meta\x18\x01 \x01(\v2\x1f.limiquantix.meta.v1.ObjectMetaR\x04meta\x124\n" +
 	"\x04spec\x18\x02 \x01(\v2 .limiquantix.compute.v1.NodeSpecR\x04spec\x12:\n" +
@@ -955,7 +983,7 @@ const file_limiquantix_compute_v1_node_proto_rawDesc = "" +
 	"\x05Taint\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12;\n" +
-	"\x06effect\x18\x03 \x01(\x0e2#.limiquantix.compute.v1.TaintEffectR\x06effect\"\x8a\x06\n" +
+	"\x06effect\x18\x03 \x01(\x0e2#.limiquantix.compute.v1.TaintEffectR\x06effect\"\xb1\x06\n" +
 	"\n" +
 	"NodeStatus\x127\n" +
 	"\x05phase\x18\x01 \x01(\x0e2!.limiquantix.compute.v1.NodePhaseR\x05phase\x12\x16\n" +
@@ -975,7 +1003,8 @@ const file_limiquantix_compute_v1_node_proto_rawDesc = "" +
 	"\x17certificate_expire_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x15certificateExpireTime\x12\x19\n" +
 	"\bvm_count\x18\r \x01(\x05R\avmCount\x128\n" +
 	"\aorphans\x18\x0e \x03(\v2\x1e.limiquantix.compute.v1.OrphanR\aorphans\x12\x16\n" +
-	"\x06system\x18\x0f \x01(\tR\x06system\"\xa7\x04\n" +
+	"\x06system\x18\x0f \x01(\tR\x06system\x12%\n" +
+	"\x0etunnel_address\x18\x10 \x01(\tR\rtunnelAddress\"\xa7\x04\n" +
 	"\rNodeResources\x12\"\n" +
 	"\farchitecture\x18\x01 \x01(\tR\farchitecture\x12\x1b\n" +
 	"\tcpu_model\x18\x02 \x01(\tR\bcpuModel\x12\x1f\n" +
@@ -999,7 +1028,7 @@ const file_limiquantix_compute_v1_node_proto_rawDesc = "" +
 	"\x1aaccelerator_probe_duration\x18\x0e \x01(\v2\x19.google.protobuf.DurationR\x18acceleratorProbeDuration\"G\n" +
 	"\x0eResourceAmount\x12\x12\n" +
 	"\x04cpus\x18\x01 \x01(\x01R\x04cpus\x12!\n" +
-	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\"\xe6\x02\n" +
+	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\"\xd9\x03\n" +
 	"\fDriverStatus\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05kinds\x18\x02 \x03(\tR\x05kinds\x12\x18\n" +
@@ -1011,7 +1040,10 @@ const file_limiquantix_compute_v1_node_proto_rawDesc = "" +
 	"\rrestart_count\x18\b \x01(\x05R\frestartCount\x12T\n" +
 	"\n" +
 	"attributes\x18\t \x03(\v24.limiquantix.compute.v1.DriverStatus.AttributesEntryR\n" +
-	"attributes\x1a=\n" +
+	"attributes\x12H\n" +
+	"\rnetwork_types\x18\n" +
+	" \x03(\x0e2#.limiquantix.network.v1.NetworkTypeR\fnetworkTypes\x12'\n" +
+	"\x0fnetwork_uplinks\x18\v \x03(\tR\x0enetworkUplinks\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8e\x02\n" +
@@ -1063,6 +1095,7 @@ var file_limiquantix_compute_v1_node_proto_goTypes = []any{
 	(*v1.Condition)(nil),          // 12: limiquantix.meta.v1.Condition
 	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
 	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(v11.NetworkType)(0),          // 15: limiquantix.network.v1.NetworkType
 }
 var file_limiquantix_compute_v1_node_proto_depIdxs = []int32{
 	10, // 0: limiquantix.compute.v1.Node.meta:type_name -> limiquantix.meta.v1.ObjectMeta
@@ -1081,12 +1114,13 @@ var file_limiquantix_compute_v1_node_proto_depIdxs = []int32{
 	8,  // 13: limiquantix.compute.v1.NodeStatus.orphans:type_name -> limiquantix.compute.v1.Orphan
 	14, // 14: limiquantix.compute.v1.NodeResources.accelerator_probe_duration:type_name -> google.protobuf.Duration
 	9,  // 15: limiquantix.compute.v1.DriverStatus.attributes:type_name -> limiquantix.compute.v1.DriverStatus.AttributesEntry
-	13, // 16: limiquantix.compute.v1.Orphan.first_seen_time:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	15, // 16: limiquantix.compute.v1.DriverStatus.network_types:type_name -> limiquantix.network.v1.NetworkType
+	13, // 17: limiquantix.compute.v1.Orphan.first_seen_time:type_name -> google.protobuf.Timestamp
+	18, // [18:18] is the sub-list for method output_type
+	18, // [18:18] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_limiquantix_compute_v1_node_proto_init() }

@@ -1300,7 +1300,9 @@ type NIC struct {
 	//
 	//	*NIC_User
 	//	*NIC_Network
-	Attachment    isNIC_Attachment `protobuf_oneof:"attachment"`
+	Attachment isNIC_Attachment `protobuf_oneof:"attachment"`
+	// Queues of the device, 1-16 and at most the VM's virtual CPUs, with model virtio in a network; 0 = 1.
+	Queues        uint32 `protobuf:"varint,6,opt,name=queues,proto3" json:"queues,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1379,6 +1381,13 @@ func (x *NIC) GetNetwork() *NetworkAttachment {
 		}
 	}
 	return nil
+}
+
+func (x *NIC) GetQueues() uint32 {
+	if x != nil {
+		return x.Queues
+	}
+	return 0
 }
 
 type isNIC_Attachment interface {
@@ -1526,7 +1535,9 @@ type NetworkAttachment struct {
 	// Security groups, by id or name; empty = the project's default group.
 	SecurityGroups []string `protobuf:"bytes,2,rep,name=security_groups,json=securityGroups,proto3" json:"security_groups,omitempty"`
 	// Addresses to reserve, at most one per family; empty = assigned.
-	IpAddresses   []string `protobuf:"bytes,3,rep,name=ip_addresses,json=ipAddresses,proto3" json:"ip_addresses,omitempty"`
+	IpAddresses []string `protobuf:"bytes,3,rep,name=ip_addresses,json=ipAddresses,proto3" json:"ip_addresses,omitempty"`
+	// An existing port that no other VM uses, by id or name, instead of one that is made for the NIC and goes with it; nothing else is set then, and the NIC's mac is empty or the port's.
+	Port          string `protobuf:"bytes,4,opt,name=port,proto3" json:"port,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1580,6 +1591,13 @@ func (x *NetworkAttachment) GetIpAddresses() []string {
 		return x.IpAddresses
 	}
 	return nil
+}
+
+func (x *NetworkAttachment) GetPort() string {
+	if x != nil {
+		return x.Port
+	}
+	return ""
 }
 
 // CloudInit is first-boot configuration of the guest, given as a NoCloud seed.
@@ -2529,13 +2547,14 @@ const file_limiquantix_compute_v1_vm_proto_rawDesc = "" +
 	"size_bytes\x18\x01 \x01(\x03R\tsizeBytes\x12\x14\n" +
 	"\x05image\x18\x02 \x01(\tR\x05image\x12\x12\n" +
 	"\x04pool\x18\x03 \x01(\tR\x04pool\x12:\n" +
-	"\x06format\x18\x04 \x01(\x0e2\".limiquantix.compute.v1.DiskFormatR\x06format\"\xd5\x01\n" +
+	"\x06format\x18\x04 \x01(\x0e2\".limiquantix.compute.v1.DiskFormatR\x06format\"\xed\x01\n" +
 	"\x03NIC\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x14\n" +
 	"\x05model\x18\x03 \x01(\tR\x05model\x12=\n" +
 	"\x04user\x18\x04 \x01(\v2'.limiquantix.compute.v1.UserModeNetworkH\x00R\x04user\x12E\n" +
-	"\anetwork\x18\x05 \x01(\v2).limiquantix.compute.v1.NetworkAttachmentH\x00R\anetworkB\f\n" +
+	"\anetwork\x18\x05 \x01(\v2).limiquantix.compute.v1.NetworkAttachmentH\x00R\anetwork\x12\x16\n" +
+	"\x06queues\x18\x06 \x01(\rR\x06queuesB\f\n" +
 	"\n" +
 	"attachment\"R\n" +
 	"\x0fUserModeNetwork\x12?\n" +
@@ -2545,11 +2564,12 @@ const file_limiquantix_compute_v1_vm_proto_rawDesc = "" +
 	"\fhost_address\x18\x02 \x01(\tR\vhostAddress\x12\x1b\n" +
 	"\thost_port\x18\x03 \x01(\rR\bhostPort\x12\x1d\n" +
 	"\n" +
-	"guest_port\x18\x04 \x01(\rR\tguestPort\"y\n" +
+	"guest_port\x18\x04 \x01(\rR\tguestPort\"\x8d\x01\n" +
 	"\x11NetworkAttachment\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\x12'\n" +
 	"\x0fsecurity_groups\x18\x02 \x03(\tR\x0esecurityGroups\x12!\n" +
-	"\fip_addresses\x18\x03 \x03(\tR\vipAddresses\"\xca\x01\n" +
+	"\fip_addresses\x18\x03 \x03(\tR\vipAddresses\x12\x12\n" +
+	"\x04port\x18\x04 \x01(\tR\x04port\"\xca\x01\n" +
 	"\tCloudInit\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12.\n" +
 	"\x13ssh_authorized_keys\x18\x02 \x03(\tR\x11sshAuthorizedKeys\x12 \n" +

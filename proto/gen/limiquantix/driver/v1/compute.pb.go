@@ -955,7 +955,9 @@ type DomainInterface struct {
 	// What it is plugged into.
 	Binding *InterfaceBinding `protobuf:"bytes,4,opt,name=binding,proto3" json:"binding,omitempty"`
 	// Whether the link starts down.
-	LinkDown      bool `protobuf:"varint,5,opt,name=link_down,json=linkDown,proto3" json:"link_down,omitempty"`
+	LinkDown bool `protobuf:"varint,5,opt,name=link_down,json=linkDown,proto3" json:"link_down,omitempty"`
+	// Queues of the device, for multi-queue; 0 = 1. Only with model virtio; one more than a driver can is INVALID_ARGUMENT.
+	Queues        uint32 `protobuf:"varint,6,opt,name=queues,proto3" json:"queues,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1023,6 +1025,13 @@ func (x *DomainInterface) GetLinkDown() bool {
 		return x.LinkDown
 	}
 	return false
+}
+
+func (x *DomainInterface) GetQueues() uint32 {
+	if x != nil {
+		return x.Queues
+	}
+	return 0
 }
 
 // CloudInitSeed is the content of a NoCloud seed. The driver makes the medium from it.
@@ -5160,13 +5169,14 @@ const file_limiquantix_driver_v1_compute_proto_rawDesc = "" +
 	"\x06shared\x18\t \x01(\bR\x06shared\"H\n" +
 	"\bIoLimits\x12\x12\n" +
 	"\x04iops\x18\x01 \x01(\x03R\x04iops\x12(\n" +
-	"\x10bytes_per_second\x18\x02 \x01(\x03R\x0ebytesPerSecond\"\xbc\x01\n" +
+	"\x10bytes_per_second\x18\x02 \x01(\x03R\x0ebytesPerSecond\"\xd4\x01\n" +
 	"\x0fDomainInterface\x12!\n" +
 	"\finterface_id\x18\x01 \x01(\tR\vinterfaceId\x12\x10\n" +
 	"\x03mac\x18\x02 \x01(\tR\x03mac\x12\x14\n" +
 	"\x05model\x18\x03 \x01(\tR\x05model\x12A\n" +
 	"\abinding\x18\x04 \x01(\v2'.limiquantix.driver.v1.InterfaceBindingR\abinding\x12\x1b\n" +
-	"\tlink_down\x18\x05 \x01(\bR\blinkDown\"u\n" +
+	"\tlink_down\x18\x05 \x01(\bR\blinkDown\x12\x16\n" +
+	"\x06queues\x18\x06 \x01(\rR\x06queues\"u\n" +
 	"\rCloudInitSeed\x12\x1b\n" +
 	"\tmeta_data\x18\x01 \x01(\fR\bmetaData\x12 \n" +
 	"\tuser_data\x18\x02 \x01(\fB\x03\x80\x01\x01R\buserData\x12%\n" +

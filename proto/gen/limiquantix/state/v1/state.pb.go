@@ -10,7 +10,8 @@ package statev1
 
 import (
 	v1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
-	v12 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
+	v12 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
+	v13 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
 	v11 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -47,7 +48,9 @@ type VMRecord struct {
 	// Restart generation whose reboot is by force.
 	ForceRestartGeneration int64 `protobuf:"varint,8,opt,name=force_restart_generation,json=forceRestartGeneration,proto3" json:"force_restart_generation,omitempty"`
 	// Since when placement is waited for; unset = placed.
-	PendingSince  *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=pending_since,json=pendingSince,proto3" json:"pending_since,omitempty"`
+	PendingSince *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=pending_since,json=pendingSince,proto3" json:"pending_since,omitempty"`
+	// Port of each NIC that is in a network, in the spec's order.
+	NicPorts      []*NicPort `protobuf:"bytes,10,rep,name=nic_ports,json=nicPorts,proto3" json:"nic_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -145,6 +148,68 @@ func (x *VMRecord) GetPendingSince() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *VMRecord) GetNicPorts() []*NicPort {
+	if x != nil {
+		return x.NicPorts
+	}
+	return nil
+}
+
+// NicPort ties a NIC to a port.
+type NicPort struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the NIC.
+	NicName string `protobuf:"bytes,1,opt,name=nic_name,json=nicName,proto3" json:"nic_name,omitempty"`
+	// Port.
+	PortId        string `protobuf:"bytes,2,opt,name=port_id,json=portId,proto3" json:"port_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NicPort) Reset() {
+	*x = NicPort{}
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NicPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NicPort) ProtoMessage() {}
+
+func (x *NicPort) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NicPort.ProtoReflect.Descriptor instead.
+func (*NicPort) Descriptor() ([]byte, []int) {
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *NicPort) GetNicName() string {
+	if x != nil {
+		return x.NicName
+	}
+	return ""
+}
+
+func (x *NicPort) GetPortId() string {
+	if x != nil {
+		return x.PortId
+	}
+	return ""
+}
+
 // Claim is what a VM holds of a node.
 type Claim struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -160,7 +225,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[1]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -172,7 +237,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[1]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -185,7 +250,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{1}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *Claim) GetNodeId() string {
@@ -222,7 +287,7 @@ type DiskVolume struct {
 
 func (x *DiskVolume) Reset() {
 	*x = DiskVolume{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[2]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -234,7 +299,7 @@ func (x *DiskVolume) String() string {
 func (*DiskVolume) ProtoMessage() {}
 
 func (x *DiskVolume) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[2]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -247,7 +312,7 @@ func (x *DiskVolume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskVolume.ProtoReflect.Descriptor instead.
 func (*DiskVolume) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{2}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *DiskVolume) GetDiskName() string {
@@ -289,7 +354,7 @@ type NodeRecord struct {
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[3]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -301,7 +366,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[3]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -314,7 +379,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{3}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *NodeRecord) GetSchemaVersion() int32 {
@@ -386,7 +451,7 @@ type OrphanRemoval struct {
 
 func (x *OrphanRemoval) Reset() {
 	*x = OrphanRemoval{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[4]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -398,7 +463,7 @@ func (x *OrphanRemoval) String() string {
 func (*OrphanRemoval) ProtoMessage() {}
 
 func (x *OrphanRemoval) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[4]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -411,7 +476,7 @@ func (x *OrphanRemoval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrphanRemoval.ProtoReflect.Descriptor instead.
 func (*OrphanRemoval) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{4}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *OrphanRemoval) GetOrphan() *v1.Orphan {
@@ -455,7 +520,7 @@ type VolumeRecord struct {
 
 func (x *VolumeRecord) Reset() {
 	*x = VolumeRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[5]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -467,7 +532,7 @@ func (x *VolumeRecord) String() string {
 func (*VolumeRecord) ProtoMessage() {}
 
 func (x *VolumeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[5]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -480,7 +545,7 @@ func (x *VolumeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeRecord.ProtoReflect.Descriptor instead.
 func (*VolumeRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{5}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *VolumeRecord) GetSchemaVersion() int32 {
@@ -561,7 +626,7 @@ type VolumeRestore struct {
 
 func (x *VolumeRestore) Reset() {
 	*x = VolumeRestore{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[6]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +638,7 @@ func (x *VolumeRestore) String() string {
 func (*VolumeRestore) ProtoMessage() {}
 
 func (x *VolumeRestore) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[6]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +651,7 @@ func (x *VolumeRestore) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeRestore.ProtoReflect.Descriptor instead.
 func (*VolumeRestore) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{6}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *VolumeRestore) GetSnapshotId() string {
@@ -625,7 +690,7 @@ type VolumeMove struct {
 
 func (x *VolumeMove) Reset() {
 	*x = VolumeMove{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[7]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +702,7 @@ func (x *VolumeMove) String() string {
 func (*VolumeMove) ProtoMessage() {}
 
 func (x *VolumeMove) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[7]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +715,7 @@ func (x *VolumeMove) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VolumeMove.ProtoReflect.Descriptor instead.
 func (*VolumeMove) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{7}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *VolumeMove) GetFromPoolId() string {
@@ -693,7 +758,7 @@ type SnapshotRecord struct {
 
 func (x *SnapshotRecord) Reset() {
 	*x = SnapshotRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[8]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +770,7 @@ func (x *SnapshotRecord) String() string {
 func (*SnapshotRecord) ProtoMessage() {}
 
 func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[8]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +783,7 @@ func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
 func (*SnapshotRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{8}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SnapshotRecord) GetSchemaVersion() int32 {
@@ -771,7 +836,7 @@ type StoragePoolRecord struct {
 
 func (x *StoragePoolRecord) Reset() {
 	*x = StoragePoolRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[9]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -783,7 +848,7 @@ func (x *StoragePoolRecord) String() string {
 func (*StoragePoolRecord) ProtoMessage() {}
 
 func (x *StoragePoolRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[9]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -796,7 +861,7 @@ func (x *StoragePoolRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoragePoolRecord.ProtoReflect.Descriptor instead.
 func (*StoragePoolRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{9}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StoragePoolRecord) GetSchemaVersion() int32 {
@@ -837,7 +902,7 @@ type ImageRecord struct {
 
 func (x *ImageRecord) Reset() {
 	*x = ImageRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[10]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -849,7 +914,7 @@ func (x *ImageRecord) String() string {
 func (*ImageRecord) ProtoMessage() {}
 
 func (x *ImageRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[10]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -862,7 +927,7 @@ func (x *ImageRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageRecord.ProtoReflect.Descriptor instead.
 func (*ImageRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{10}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ImageRecord) GetSchemaVersion() int32 {
@@ -906,7 +971,7 @@ type Executor struct {
 
 func (x *Executor) Reset() {
 	*x = Executor{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[11]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -918,7 +983,7 @@ func (x *Executor) String() string {
 func (*Executor) ProtoMessage() {}
 
 func (x *Executor) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[11]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -931,7 +996,7 @@ func (x *Executor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Executor.ProtoReflect.Descriptor instead.
 func (*Executor) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{11}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Executor) GetNodeId() string {
@@ -948,20 +1013,230 @@ func (x *Executor) GetEpoch() int64 {
 	return 0
 }
 
+// NetworkRecord is a network as stored at network/<id>. Its addresses, MAC addresses and VNI are taken by keys that must not exist: ip/<network>/<address>, mac/<network>/<mac>, vni/<number>.
+type NetworkRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version of this form; 1.
+	SchemaVersion int32 `protobuf:"varint,1,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
+	// The public message; status.nodes as reported, port_count and subnets' use left out.
+	Network *v12.Network `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
+	// Operation of the newest generation.
+	OperationId   string `protobuf:"bytes,3,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkRecord) Reset() {
+	*x = NetworkRecord{}
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkRecord) ProtoMessage() {}
+
+func (x *NetworkRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkRecord.ProtoReflect.Descriptor instead.
+func (*NetworkRecord) Descriptor() ([]byte, []int) {
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *NetworkRecord) GetSchemaVersion() int32 {
+	if x != nil {
+		return x.SchemaVersion
+	}
+	return 0
+}
+
+func (x *NetworkRecord) GetNetwork() *v12.Network {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+func (x *NetworkRecord) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+// PortRecord is a port as stored at port/<id>.
+type PortRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version of this form; 1.
+	SchemaVersion int32 `protobuf:"varint,1,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
+	// The public message.
+	Port *v12.Port `protobuf:"bytes,2,opt,name=port,proto3" json:"port,omitempty"`
+	// VM that it lives and dies with; empty = none.
+	OwnerVmId string `protobuf:"bytes,3,opt,name=owner_vm_id,json=ownerVmId,proto3" json:"owner_vm_id,omitempty"`
+	// Operation of the newest generation; empty for a port that lives with its VM.
+	OperationId   string `protobuf:"bytes,4,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PortRecord) Reset() {
+	*x = PortRecord{}
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PortRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PortRecord) ProtoMessage() {}
+
+func (x *PortRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PortRecord.ProtoReflect.Descriptor instead.
+func (*PortRecord) Descriptor() ([]byte, []int) {
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *PortRecord) GetSchemaVersion() int32 {
+	if x != nil {
+		return x.SchemaVersion
+	}
+	return 0
+}
+
+func (x *PortRecord) GetPort() *v12.Port {
+	if x != nil {
+		return x.Port
+	}
+	return nil
+}
+
+func (x *PortRecord) GetOwnerVmId() string {
+	if x != nil {
+		return x.OwnerVmId
+	}
+	return ""
+}
+
+func (x *PortRecord) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+// SecurityGroupRecord is a security group as stored at securitygroup/<id>.
+type SecurityGroupRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Version of this form; 1.
+	SchemaVersion int32 `protobuf:"varint,1,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
+	// The public message.
+	SecurityGroup *v12.SecurityGroup `protobuf:"bytes,2,opt,name=security_group,json=securityGroup,proto3" json:"security_group,omitempty"`
+	// Operation of the newest generation.
+	OperationId string `protobuf:"bytes,3,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
+	// Nodes that refuse its newest generation, with their words; by node id.
+	Refusals      map[string]string `protobuf:"bytes,4,rep,name=refusals,proto3" json:"refusals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SecurityGroupRecord) Reset() {
+	*x = SecurityGroupRecord{}
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SecurityGroupRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SecurityGroupRecord) ProtoMessage() {}
+
+func (x *SecurityGroupRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SecurityGroupRecord.ProtoReflect.Descriptor instead.
+func (*SecurityGroupRecord) Descriptor() ([]byte, []int) {
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SecurityGroupRecord) GetSchemaVersion() int32 {
+	if x != nil {
+		return x.SchemaVersion
+	}
+	return 0
+}
+
+func (x *SecurityGroupRecord) GetSecurityGroup() *v12.SecurityGroup {
+	if x != nil {
+		return x.SecurityGroup
+	}
+	return nil
+}
+
+func (x *SecurityGroupRecord) GetOperationId() string {
+	if x != nil {
+		return x.OperationId
+	}
+	return ""
+}
+
+func (x *SecurityGroupRecord) GetRefusals() map[string]string {
+	if x != nil {
+		return x.Refusals
+	}
+	return nil
+}
+
 // OperationRecord is an operation as stored at operation/<id>.
 type OperationRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version of this form; 1.
 	SchemaVersion int32 `protobuf:"varint,1,opt,name=schema_version,json=schemaVersion,proto3" json:"schema_version,omitempty"`
 	// The public message.
-	Operation     *v12.Operation `protobuf:"bytes,2,opt,name=operation,proto3" json:"operation,omitempty"`
+	Operation     *v13.Operation `protobuf:"bytes,2,opt,name=operation,proto3" json:"operation,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OperationRecord) Reset() {
 	*x = OperationRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[12]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -973,7 +1248,7 @@ func (x *OperationRecord) String() string {
 func (*OperationRecord) ProtoMessage() {}
 
 func (x *OperationRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[12]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -986,7 +1261,7 @@ func (x *OperationRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OperationRecord.ProtoReflect.Descriptor instead.
 func (*OperationRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{12}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *OperationRecord) GetSchemaVersion() int32 {
@@ -996,7 +1271,7 @@ func (x *OperationRecord) GetSchemaVersion() int32 {
 	return 0
 }
 
-func (x *OperationRecord) GetOperation() *v12.Operation {
+func (x *OperationRecord) GetOperation() *v13.Operation {
 	if x != nil {
 		return x.Operation
 	}
@@ -1026,7 +1301,7 @@ type RequestRecord struct {
 
 func (x *RequestRecord) Reset() {
 	*x = RequestRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[13]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1038,7 +1313,7 @@ func (x *RequestRecord) String() string {
 func (*RequestRecord) ProtoMessage() {}
 
 func (x *RequestRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[13]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1051,7 +1326,7 @@ func (x *RequestRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestRecord.ProtoReflect.Descriptor instead.
 func (*RequestRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{13}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *RequestRecord) GetSchemaVersion() int32 {
@@ -1124,7 +1399,7 @@ type JoinTokenRecord struct {
 
 func (x *JoinTokenRecord) Reset() {
 	*x = JoinTokenRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[14]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1136,7 +1411,7 @@ func (x *JoinTokenRecord) String() string {
 func (*JoinTokenRecord) ProtoMessage() {}
 
 func (x *JoinTokenRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[14]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1149,7 +1424,7 @@ func (x *JoinTokenRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinTokenRecord.ProtoReflect.Descriptor instead.
 func (*JoinTokenRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{14}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *JoinTokenRecord) GetSchemaVersion() int32 {
@@ -1213,7 +1488,7 @@ type ClusterRecord struct {
 
 func (x *ClusterRecord) Reset() {
 	*x = ClusterRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[15]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1225,7 +1500,7 @@ func (x *ClusterRecord) String() string {
 func (*ClusterRecord) ProtoMessage() {}
 
 func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[15]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1238,7 +1513,7 @@ func (x *ClusterRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClusterRecord.ProtoReflect.Descriptor instead.
 func (*ClusterRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{15}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ClusterRecord) GetSchemaVersion() int32 {
@@ -1289,7 +1564,7 @@ type SecretRecord struct {
 
 func (x *SecretRecord) Reset() {
 	*x = SecretRecord{}
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[16]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1576,7 @@ func (x *SecretRecord) String() string {
 func (*SecretRecord) ProtoMessage() {}
 
 func (x *SecretRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_limiquantix_state_v1_state_proto_msgTypes[16]
+	mi := &file_limiquantix_state_v1_state_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1589,7 @@ func (x *SecretRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecretRecord.ProtoReflect.Descriptor instead.
 func (*SecretRecord) Descriptor() ([]byte, []int) {
-	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{16}
+	return file_limiquantix_state_v1_state_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SecretRecord) GetSchemaVersion() int32 {
@@ -1335,7 +1610,7 @@ var File_limiquantix_state_v1_state_proto protoreflect.FileDescriptor
 
 const file_limiquantix_state_v1_state_proto_rawDesc = "" +
 	"\n" +
-	" limiquantix/state/v1/state.proto\x12\x14limiquantix.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a(limiquantix/operation/v1/operation.proto\x1a\"limiquantix/storage/v1/image.proto\x1a!limiquantix/storage/v1/pool.proto\x1a%limiquantix/storage/v1/snapshot.proto\x1a#limiquantix/storage/v1/volume.proto\"\xb1\x03\n" +
+	" limiquantix/state/v1/state.proto\x12\x14limiquantix.state.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!limiquantix/compute/v1/node.proto\x1a\x1flimiquantix/compute/v1/vm.proto\x1a$limiquantix/network/v1/network.proto\x1a!limiquantix/network/v1/port.proto\x1a+limiquantix/network/v1/security_group.proto\x1a(limiquantix/operation/v1/operation.proto\x1a\"limiquantix/storage/v1/image.proto\x1a!limiquantix/storage/v1/pool.proto\x1a%limiquantix/storage/v1/snapshot.proto\x1a#limiquantix/storage/v1/volume.proto\"\xed\x03\n" +
 	"\bVMRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x12*\n" +
 	"\x02vm\x18\x02 \x01(\v2\x1a.limiquantix.compute.v1.VMR\x02vm\x121\n" +
@@ -1347,7 +1622,12 @@ const file_limiquantix_state_v1_state_proto_rawDesc = "" +
 	"\n" +
 	"force_stop\x18\a \x01(\bR\tforceStop\x128\n" +
 	"\x18force_restart_generation\x18\b \x01(\x03R\x16forceRestartGeneration\x12?\n" +
-	"\rpending_since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\fpendingSince\"Y\n" +
+	"\rpending_since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\fpendingSince\x12:\n" +
+	"\tnic_ports\x18\n" +
+	" \x03(\v2\x1d.limiquantix.state.v1.NicPortR\bnicPorts\"=\n" +
+	"\aNicPort\x12\x19\n" +
+	"\bnic_name\x18\x01 \x01(\tR\anicName\x12\x17\n" +
+	"\aport_id\x18\x02 \x01(\tR\x06portId\"Y\n" +
 	"\x05Claim\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
 	"\x05vcpus\x18\x02 \x01(\x05R\x05vcpus\x12!\n" +
@@ -1410,7 +1690,25 @@ const file_limiquantix_state_v1_state_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\v2\x1e.limiquantix.state.v1.ExecutorR\x05value:\x028\x01\"9\n" +
 	"\bExecutor\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x14\n" +
-	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\"{\n" +
+	"\x05epoch\x18\x02 \x01(\x03R\x05epoch\"\x94\x01\n" +
+	"\rNetworkRecord\x12%\n" +
+	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x129\n" +
+	"\anetwork\x18\x02 \x01(\v2\x1f.limiquantix.network.v1.NetworkR\anetwork\x12!\n" +
+	"\foperation_id\x18\x03 \x01(\tR\voperationId\"\xa8\x01\n" +
+	"\n" +
+	"PortRecord\x12%\n" +
+	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x120\n" +
+	"\x04port\x18\x02 \x01(\v2\x1c.limiquantix.network.v1.PortR\x04port\x12\x1e\n" +
+	"\vowner_vm_id\x18\x03 \x01(\tR\townerVmId\x12!\n" +
+	"\foperation_id\x18\x04 \x01(\tR\voperationId\"\xbf\x02\n" +
+	"\x13SecurityGroupRecord\x12%\n" +
+	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x12L\n" +
+	"\x0esecurity_group\x18\x02 \x01(\v2%.limiquantix.network.v1.SecurityGroupR\rsecurityGroup\x12!\n" +
+	"\foperation_id\x18\x03 \x01(\tR\voperationId\x12S\n" +
+	"\brefusals\x18\x04 \x03(\v27.limiquantix.state.v1.SecurityGroupRecord.RefusalsEntryR\brefusals\x1a;\n" +
+	"\rRefusalsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"{\n" +
 	"\x0fOperationRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x12A\n" +
 	"\toperation\x18\x02 \x01(\v2#.limiquantix.operation.v1.OperationR\toperation\"\x88\x02\n" +
@@ -1456,62 +1754,75 @@ func file_limiquantix_state_v1_state_proto_rawDescGZIP() []byte {
 	return file_limiquantix_state_v1_state_proto_rawDescData
 }
 
-var file_limiquantix_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_limiquantix_state_v1_state_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_limiquantix_state_v1_state_proto_goTypes = []any{
 	(*VMRecord)(nil),              // 0: limiquantix.state.v1.VMRecord
-	(*Claim)(nil),                 // 1: limiquantix.state.v1.Claim
-	(*DiskVolume)(nil),            // 2: limiquantix.state.v1.DiskVolume
-	(*NodeRecord)(nil),            // 3: limiquantix.state.v1.NodeRecord
-	(*OrphanRemoval)(nil),         // 4: limiquantix.state.v1.OrphanRemoval
-	(*VolumeRecord)(nil),          // 5: limiquantix.state.v1.VolumeRecord
-	(*VolumeRestore)(nil),         // 6: limiquantix.state.v1.VolumeRestore
-	(*VolumeMove)(nil),            // 7: limiquantix.state.v1.VolumeMove
-	(*SnapshotRecord)(nil),        // 8: limiquantix.state.v1.SnapshotRecord
-	(*StoragePoolRecord)(nil),     // 9: limiquantix.state.v1.StoragePoolRecord
-	(*ImageRecord)(nil),           // 10: limiquantix.state.v1.ImageRecord
-	(*Executor)(nil),              // 11: limiquantix.state.v1.Executor
-	(*OperationRecord)(nil),       // 12: limiquantix.state.v1.OperationRecord
-	(*RequestRecord)(nil),         // 13: limiquantix.state.v1.RequestRecord
-	(*JoinTokenRecord)(nil),       // 14: limiquantix.state.v1.JoinTokenRecord
-	(*ClusterRecord)(nil),         // 15: limiquantix.state.v1.ClusterRecord
-	(*SecretRecord)(nil),          // 16: limiquantix.state.v1.SecretRecord
-	nil,                           // 17: limiquantix.state.v1.ImageRecord.ExecutorsEntry
-	(*v1.VM)(nil),                 // 18: limiquantix.compute.v1.VM
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
-	(*v1.Node)(nil),               // 20: limiquantix.compute.v1.Node
-	(*v1.Orphan)(nil),             // 21: limiquantix.compute.v1.Orphan
-	(*v11.Volume)(nil),            // 22: limiquantix.storage.v1.Volume
-	(*v11.Snapshot)(nil),          // 23: limiquantix.storage.v1.Snapshot
-	(*v11.StoragePool)(nil),       // 24: limiquantix.storage.v1.StoragePool
-	(*v11.Image)(nil),             // 25: limiquantix.storage.v1.Image
-	(*v12.Operation)(nil),         // 26: limiquantix.operation.v1.Operation
+	(*NicPort)(nil),               // 1: limiquantix.state.v1.NicPort
+	(*Claim)(nil),                 // 2: limiquantix.state.v1.Claim
+	(*DiskVolume)(nil),            // 3: limiquantix.state.v1.DiskVolume
+	(*NodeRecord)(nil),            // 4: limiquantix.state.v1.NodeRecord
+	(*OrphanRemoval)(nil),         // 5: limiquantix.state.v1.OrphanRemoval
+	(*VolumeRecord)(nil),          // 6: limiquantix.state.v1.VolumeRecord
+	(*VolumeRestore)(nil),         // 7: limiquantix.state.v1.VolumeRestore
+	(*VolumeMove)(nil),            // 8: limiquantix.state.v1.VolumeMove
+	(*SnapshotRecord)(nil),        // 9: limiquantix.state.v1.SnapshotRecord
+	(*StoragePoolRecord)(nil),     // 10: limiquantix.state.v1.StoragePoolRecord
+	(*ImageRecord)(nil),           // 11: limiquantix.state.v1.ImageRecord
+	(*Executor)(nil),              // 12: limiquantix.state.v1.Executor
+	(*NetworkRecord)(nil),         // 13: limiquantix.state.v1.NetworkRecord
+	(*PortRecord)(nil),            // 14: limiquantix.state.v1.PortRecord
+	(*SecurityGroupRecord)(nil),   // 15: limiquantix.state.v1.SecurityGroupRecord
+	(*OperationRecord)(nil),       // 16: limiquantix.state.v1.OperationRecord
+	(*RequestRecord)(nil),         // 17: limiquantix.state.v1.RequestRecord
+	(*JoinTokenRecord)(nil),       // 18: limiquantix.state.v1.JoinTokenRecord
+	(*ClusterRecord)(nil),         // 19: limiquantix.state.v1.ClusterRecord
+	(*SecretRecord)(nil),          // 20: limiquantix.state.v1.SecretRecord
+	nil,                           // 21: limiquantix.state.v1.ImageRecord.ExecutorsEntry
+	nil,                           // 22: limiquantix.state.v1.SecurityGroupRecord.RefusalsEntry
+	(*v1.VM)(nil),                 // 23: limiquantix.compute.v1.VM
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*v1.Node)(nil),               // 25: limiquantix.compute.v1.Node
+	(*v1.Orphan)(nil),             // 26: limiquantix.compute.v1.Orphan
+	(*v11.Volume)(nil),            // 27: limiquantix.storage.v1.Volume
+	(*v11.Snapshot)(nil),          // 28: limiquantix.storage.v1.Snapshot
+	(*v11.StoragePool)(nil),       // 29: limiquantix.storage.v1.StoragePool
+	(*v11.Image)(nil),             // 30: limiquantix.storage.v1.Image
+	(*v12.Network)(nil),           // 31: limiquantix.network.v1.Network
+	(*v12.Port)(nil),              // 32: limiquantix.network.v1.Port
+	(*v12.SecurityGroup)(nil),     // 33: limiquantix.network.v1.SecurityGroup
+	(*v13.Operation)(nil),         // 34: limiquantix.operation.v1.Operation
 }
 var file_limiquantix_state_v1_state_proto_depIdxs = []int32{
-	18, // 0: limiquantix.state.v1.VMRecord.vm:type_name -> limiquantix.compute.v1.VM
-	1,  // 1: limiquantix.state.v1.VMRecord.claim:type_name -> limiquantix.state.v1.Claim
-	2,  // 2: limiquantix.state.v1.VMRecord.disk_volumes:type_name -> limiquantix.state.v1.DiskVolume
-	19, // 3: limiquantix.state.v1.VMRecord.pending_since:type_name -> google.protobuf.Timestamp
-	20, // 4: limiquantix.state.v1.NodeRecord.node:type_name -> limiquantix.compute.v1.Node
-	4,  // 5: limiquantix.state.v1.NodeRecord.orphan_removals:type_name -> limiquantix.state.v1.OrphanRemoval
-	21, // 6: limiquantix.state.v1.OrphanRemoval.orphan:type_name -> limiquantix.compute.v1.Orphan
-	19, // 7: limiquantix.state.v1.OrphanRemoval.request_time:type_name -> google.protobuf.Timestamp
-	22, // 8: limiquantix.state.v1.VolumeRecord.volume:type_name -> limiquantix.storage.v1.Volume
-	6,  // 9: limiquantix.state.v1.VolumeRecord.restore:type_name -> limiquantix.state.v1.VolumeRestore
-	7,  // 10: limiquantix.state.v1.VolumeRecord.move:type_name -> limiquantix.state.v1.VolumeMove
-	23, // 11: limiquantix.state.v1.SnapshotRecord.snapshot:type_name -> limiquantix.storage.v1.Snapshot
-	24, // 12: limiquantix.state.v1.StoragePoolRecord.pool:type_name -> limiquantix.storage.v1.StoragePool
-	25, // 13: limiquantix.state.v1.ImageRecord.image:type_name -> limiquantix.storage.v1.Image
-	17, // 14: limiquantix.state.v1.ImageRecord.executors:type_name -> limiquantix.state.v1.ImageRecord.ExecutorsEntry
-	26, // 15: limiquantix.state.v1.OperationRecord.operation:type_name -> limiquantix.operation.v1.Operation
-	19, // 16: limiquantix.state.v1.RequestRecord.create_time:type_name -> google.protobuf.Timestamp
-	19, // 17: limiquantix.state.v1.JoinTokenRecord.expire_time:type_name -> google.protobuf.Timestamp
-	19, // 18: limiquantix.state.v1.JoinTokenRecord.create_time:type_name -> google.protobuf.Timestamp
-	11, // 19: limiquantix.state.v1.ImageRecord.ExecutorsEntry.value:type_name -> limiquantix.state.v1.Executor
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	23, // 0: limiquantix.state.v1.VMRecord.vm:type_name -> limiquantix.compute.v1.VM
+	2,  // 1: limiquantix.state.v1.VMRecord.claim:type_name -> limiquantix.state.v1.Claim
+	3,  // 2: limiquantix.state.v1.VMRecord.disk_volumes:type_name -> limiquantix.state.v1.DiskVolume
+	24, // 3: limiquantix.state.v1.VMRecord.pending_since:type_name -> google.protobuf.Timestamp
+	1,  // 4: limiquantix.state.v1.VMRecord.nic_ports:type_name -> limiquantix.state.v1.NicPort
+	25, // 5: limiquantix.state.v1.NodeRecord.node:type_name -> limiquantix.compute.v1.Node
+	5,  // 6: limiquantix.state.v1.NodeRecord.orphan_removals:type_name -> limiquantix.state.v1.OrphanRemoval
+	26, // 7: limiquantix.state.v1.OrphanRemoval.orphan:type_name -> limiquantix.compute.v1.Orphan
+	24, // 8: limiquantix.state.v1.OrphanRemoval.request_time:type_name -> google.protobuf.Timestamp
+	27, // 9: limiquantix.state.v1.VolumeRecord.volume:type_name -> limiquantix.storage.v1.Volume
+	7,  // 10: limiquantix.state.v1.VolumeRecord.restore:type_name -> limiquantix.state.v1.VolumeRestore
+	8,  // 11: limiquantix.state.v1.VolumeRecord.move:type_name -> limiquantix.state.v1.VolumeMove
+	28, // 12: limiquantix.state.v1.SnapshotRecord.snapshot:type_name -> limiquantix.storage.v1.Snapshot
+	29, // 13: limiquantix.state.v1.StoragePoolRecord.pool:type_name -> limiquantix.storage.v1.StoragePool
+	30, // 14: limiquantix.state.v1.ImageRecord.image:type_name -> limiquantix.storage.v1.Image
+	21, // 15: limiquantix.state.v1.ImageRecord.executors:type_name -> limiquantix.state.v1.ImageRecord.ExecutorsEntry
+	31, // 16: limiquantix.state.v1.NetworkRecord.network:type_name -> limiquantix.network.v1.Network
+	32, // 17: limiquantix.state.v1.PortRecord.port:type_name -> limiquantix.network.v1.Port
+	33, // 18: limiquantix.state.v1.SecurityGroupRecord.security_group:type_name -> limiquantix.network.v1.SecurityGroup
+	22, // 19: limiquantix.state.v1.SecurityGroupRecord.refusals:type_name -> limiquantix.state.v1.SecurityGroupRecord.RefusalsEntry
+	34, // 20: limiquantix.state.v1.OperationRecord.operation:type_name -> limiquantix.operation.v1.Operation
+	24, // 21: limiquantix.state.v1.RequestRecord.create_time:type_name -> google.protobuf.Timestamp
+	24, // 22: limiquantix.state.v1.JoinTokenRecord.expire_time:type_name -> google.protobuf.Timestamp
+	24, // 23: limiquantix.state.v1.JoinTokenRecord.create_time:type_name -> google.protobuf.Timestamp
+	12, // 24: limiquantix.state.v1.ImageRecord.ExecutorsEntry.value:type_name -> limiquantix.state.v1.Executor
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_limiquantix_state_v1_state_proto_init() }
@@ -1525,7 +1836,7 @@ func file_limiquantix_state_v1_state_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_limiquantix_state_v1_state_proto_rawDesc), len(file_limiquantix_state_v1_state_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
