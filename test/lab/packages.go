@@ -30,6 +30,10 @@ var (
 		"mmdebstrap", "debian-archive-keyring", "e2fsprogs", "grub-common", "grub-pc-bin",
 		"busybox-static", "kmod", "qemu-utils", "xz-utils",
 	}
+	// NetworkPackages runs the network plugins and looks at what they made: bridges, packet filters, DHCP, Open vSwitch with its userspace datapath.
+	NetworkPackages = []string{
+		"iproute2", "iptables", "ipset", "nftables", "dnsmasq-base", "openvswitch-switch", "conntrack", "ethtool", "tcpdump",
+	}
 	// GuestPackages builds and runs the lab guest.
 	GuestPackages = []string{
 		"mmdebstrap", "debian-archive-keyring", "e2fsprogs", "busybox-static", "kmod", "xz-utils", "qemu-system-x86",

@@ -12,6 +12,7 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/server"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
 	operationv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
 	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
@@ -82,13 +83,16 @@ func (c *controller) sources() server.Sources {
 }
 
 var phases = map[state.Kind]protoreflect.EnumType{
-	state.KindVM:        computev1.VMPhase(0).Type(),
-	state.KindNode:      computev1.NodePhase(0).Type(),
-	state.KindVolume:    storagev1.VolumePhase(0).Type(),
-	state.KindPool:      nil,
-	state.KindImage:     storagev1.ImagePhase(0).Type(),
-	state.KindOperation: operationv1.OperationState(0).Type(),
-	state.KindJoinToken: nil,
+	state.KindVM:            computev1.VMPhase(0).Type(),
+	state.KindNode:          computev1.NodePhase(0).Type(),
+	state.KindVolume:        storagev1.VolumePhase(0).Type(),
+	state.KindPool:          nil,
+	state.KindImage:         storagev1.ImagePhase(0).Type(),
+	state.KindNetwork:       networkv1.NetworkPhase(0).Type(),
+	state.KindPort:          networkv1.PortPhase(0).Type(),
+	state.KindSecurityGroup: networkv1.SecurityGroupPhase(0).Type(),
+	state.KindOperation:     operationv1.OperationState(0).Type(),
+	state.KindJoinToken:     nil,
 }
 
 // countObjects counts every record by kind and phase.

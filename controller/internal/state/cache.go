@@ -40,7 +40,7 @@ func NewCache(s store.Store, log *slog.Logger, now func() time.Time) *Cache {
 		store: s, log: log, now: now, tables: map[Kind]*table{}, names: map[string]string{},
 		changed: make(chan struct{}), loaded: make(chan struct{}), waiters: map[string][]chan struct{}{},
 	}
-	for _, k := range []Kind{KindVM, KindNode, KindVolume, KindSnapshot, KindPool, KindImage, KindOperation, KindJoinToken} {
+	for _, k := range []Kind{KindVM, KindNode, KindVolume, KindSnapshot, KindPool, KindImage, KindNetwork, KindPort, KindSecurityGroup, KindOperation, KindJoinToken} {
 		c.tables[k] = newTable()
 	}
 	return c

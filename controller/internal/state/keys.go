@@ -2,6 +2,7 @@ package state
 
 import (
 	"net/url"
+	"strconv"
 	"strings"
 )
 
@@ -10,14 +11,17 @@ type Kind string
 
 // The kinds that the cache holds.
 const (
-	KindVM        Kind = "vm"
-	KindNode      Kind = "node"
-	KindVolume    Kind = "volume"
-	KindSnapshot  Kind = "snapshot"
-	KindPool      Kind = "pool"
-	KindImage     Kind = "image"
-	KindOperation Kind = "operation"
-	KindJoinToken Kind = "jointoken"
+	KindVM            Kind = "vm"
+	KindNode          Kind = "node"
+	KindVolume        Kind = "volume"
+	KindSnapshot      Kind = "snapshot"
+	KindPool          Kind = "pool"
+	KindImage         Kind = "image"
+	KindNetwork       Kind = "network"
+	KindPort          Kind = "port"
+	KindSecurityGroup Kind = "securitygroup"
+	KindOperation     Kind = "operation"
+	KindJoinToken     Kind = "jointoken"
 )
 
 // The prefixes of keys that the cache does not hold.
@@ -46,6 +50,18 @@ func RequestKey(principal, requestID string) string {
 // SecretKey is where a sealed field of an object lies.
 func SecretKey(objectID, field string) string { return SecretPrefix + objectID + "/" + field }
 
+// AddressKey exists exactly while a port holds an address of a network; its value is the port's id. The address is in canonical form, without prefix length.
+func AddressKey(networkID, address string) string { return "ip/" + networkID + "/" + address }
+
+// MACKey exists exactly while a port of a network has a MAC address; its value is the port's id.
+func MACKey(networkID, mac string) string { return "mac/" + networkID + "/" + mac }
+
+// VNIKey exists exactly while a network has a VXLAN network identifier; its value is the network's id.
+func VNIKey(vni uint32) string { return "vni/" + strconv.FormatUint(uint64(vni), 10) }
+
+// RangesKey is written by whatever changes which address ranges a project's networks have: two that would overlap cannot both be first.
+func RangesKey(project string) string { return "ranges/" + project }
+
 // splitKey is the kind and id of a record's key; ok is false for keys that hold no record.
 func splitKey(key string) (kind Kind, id string, ok bool) {
 	head, id, found := strings.Cut(key, "/")
@@ -53,7 +69,7 @@ func splitKey(key string) (kind Kind, id string, ok bool) {
 		return "", "", false
 	}
 	switch k := Kind(head); k {
-	case KindVM, KindNode, KindVolume, KindSnapshot, KindPool, KindImage, KindOperation, KindJoinToken:
+	case KindVM, KindNode, KindVolume, KindSnapshot, KindPool, KindImage, KindNetwork, KindPort, KindSecurityGroup, KindOperation, KindJoinToken:
 		return k, id, true
 	}
 	return "", "", false

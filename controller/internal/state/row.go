@@ -10,6 +10,7 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/store"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
 	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
@@ -21,10 +22,10 @@ type Row struct {
 	Project  string
 	Name     string
 	Labels   map[string]string
-	Nodes    []string // nodes that it is on: of a VM, a volume's executor, an image's copies
+	Nodes    []string // nodes that it is on: of a VM, a volume's executor, an image's copies, a network's ports, a port
 	InPool   string   // pool that a volume, a snapshot or an image lies in
 	Size     int64    // of a volume or snapshot, bytes
-	Owner    string   // VM that owns a volume, volume of a snapshot, object of an operation
+	Owner    string   // VM that owns a volume, volume of a snapshot, VM whose NIC a port is, object of an operation
 	Phase    int32    // of the kind's own enum; an operation's state
 	Deleting bool
 	Refs     []string // what it refers to, in words of the kind, for example images by id or name
@@ -69,6 +70,17 @@ func (r *Row) Pool() *statev1.StoragePoolRecord { return decoded[statev1.Storage
 
 // Image decodes the row of an image; nil for no row.
 func (r *Row) Image() *statev1.ImageRecord { return decoded[statev1.ImageRecord](r) }
+
+// Network decodes the row of a network; nil for no row.
+func (r *Row) Network() *statev1.NetworkRecord { return decoded[statev1.NetworkRecord](r) }
+
+// Port decodes the row of a port; nil for no row.
+func (r *Row) Port() *statev1.PortRecord { return decoded[statev1.PortRecord](r) }
+
+// SecurityGroup decodes the row of a security group; nil for no row.
+func (r *Row) SecurityGroup() *statev1.SecurityGroupRecord {
+	return decoded[statev1.SecurityGroupRecord](r)
+}
 
 // Operation decodes the row of an operation; nil for no row.
 func (r *Row) Operation() *statev1.OperationRecord { return decoded[statev1.OperationRecord](r) }
@@ -122,6 +134,31 @@ func newRow(kind Kind, id string, kv store.KV) (*Row, error) {
 		if err = r.Decode(&m); err == nil {
 			r.takeMeta(m.GetImage().GetMeta())
 			r.takeImage(&m)
+		}
+	case KindNetwork:
+		var m statev1.NetworkRecord
+		if err = r.Decode(&m); err == nil {
+			r.takeMeta(m.GetNetwork().GetMeta())
+			r.Phase = int32(m.GetNetwork().GetStatus().GetPhase())
+			for _, n := range m.GetNetwork().GetStatus().GetNodes() {
+				r.Nodes = append(r.Nodes, n.GetNodeId())
+			}
+		}
+	case KindPort:
+		var m statev1.PortRecord
+		if err = r.Decode(&m); err == nil {
+			r.takePort(m.GetPort())
+		}
+	case KindSecurityGroup:
+		var m statev1.SecurityGroupRecord
+		if err = r.Decode(&m); err == nil {
+			r.takeMeta(m.GetSecurityGroup().GetMeta())
+			r.Phase = int32(m.GetSecurityGroup().GetStatus().GetPhase())
+			for _, rule := range m.GetSecurityGroup().GetSpec().GetRules() {
+				if g := rule.GetSecurityGroupId(); g != "" && !slices.Contains(r.Refs, RefSecurityGroup(g)) {
+					r.Refs = append(r.Refs, RefSecurityGroup(g))
+				}
+			}
 		}
 	case KindOperation:
 		var m statev1.OperationRecord
@@ -178,6 +215,27 @@ func RefSnapshot(id string) string { return "snapshot:" + id }
 
 // RefVolume is a volume that a volume was made from.
 func RefVolume(id string) string { return "volume:" + id }
+
+// takePort notes the network and the groups of a port as what it refers to, the VM whose NIC it is, and the nodes that it is on.
+func (r *Row) takePort(p *networkv1.Port) {
+	r.takeMeta(p.GetMeta())
+	b := p.GetStatus().GetBinding()
+	r.Phase, r.Owner = int32(p.GetStatus().GetPhase()), b.GetVmId()
+	r.takeNode(b.GetNodeId())
+	if n := b.GetTargetNodeId(); n != "" && !slices.Contains(r.Nodes, n) {
+		r.Nodes = append(r.Nodes, n)
+	}
+	r.Refs = append(r.Refs, RefNetwork(p.GetSpec().GetNetworkId()))
+	for _, g := range p.GetSpec().GetSecurityGroupIds() {
+		r.Refs = append(r.Refs, RefSecurityGroup(g))
+	}
+}
+
+// RefNetwork and RefSecurityGroup are words in the Refs of a port, and of a group whose rules refer to another.
+func RefNetwork(id string) string { return "network:" + id }
+
+// RefSecurityGroup is a group that a port has, or that a group's rules refer to.
+func RefSecurityGroup(id string) string { return "securitygroup:" + id }
 
 // takeImage notes the nodes of copies, and the executors of those in shared pools.
 func (r *Row) takeImage(m *statev1.ImageRecord) {

@@ -55,7 +55,7 @@ func main() {
 func run(ctx context.Context, args []string) error {
 	switch {
 	case slices.Equal(args, []string{"packages"}):
-		return lab.EnsurePackages(ctx, slices.Concat(lab.NodePackages, lab.BusyboxPackages, lab.DebianPackages, lab.CheckPackages, lab.CephPackages, lab.GuestPackages)...)
+		return lab.EnsurePackages(ctx, slices.Concat(lab.NodePackages, lab.BusyboxPackages, lab.DebianPackages, lab.CheckPackages, lab.CephPackages, lab.GuestPackages, lab.NetworkPackages)...)
 	case len(args) == 2 && args[0] == "guest":
 		return guestFiles(ctx, args[1])
 	case len(args) >= 2 && args[0] == "node":

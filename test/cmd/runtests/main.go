@@ -179,6 +179,7 @@ func read(r io.Reader, verbose bool) (t tally) {
 func printVersions(ctx context.Context) {
 	for _, c := range [][]string{
 		{"libvirtd", "--version"}, {"qemu-system-x86_64", "--version"}, {"qemu-img", "--version"}, {"ceph-osd", "--version"},
+		{"iptables", "--version"}, {"nft", "--version"}, {"ipset", "--version"}, {"dnsmasq", "--version"}, {"ovs-vswitchd", "--version"},
 	} {
 		out, err := exec.CommandContext(ctx, c[0], c[1:]...).Output()
 		line, _, _ := strings.Cut(string(out), "\n")
