@@ -11,9 +11,11 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/service/agent"
 	"github.com/limiquantix/limiquantix/controller/internal/service/enrol"
 	"github.com/limiquantix/limiquantix/controller/internal/service/image"
+	"github.com/limiquantix/limiquantix/controller/internal/service/network"
 	"github.com/limiquantix/limiquantix/controller/internal/service/node"
 	"github.com/limiquantix/limiquantix/controller/internal/service/operation"
 	"github.com/limiquantix/limiquantix/controller/internal/service/pool"
+	"github.com/limiquantix/limiquantix/controller/internal/service/port"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
 	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
 	"github.com/limiquantix/limiquantix/controller/internal/service/snapshot"
@@ -68,9 +70,9 @@ func newParts(c *controller, leader *state.Leader) *parts {
 			Image:         images,
 			Volume:        volume.New(volume.Config{Cache: c.cache, Runner: runner, Tunnels: tunnels, Now: time.Now}),
 			Snapshot:      snapshot.New(snapshot.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
-			Network:       unimplemented.Network{},
+			Network:       network.New(network.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
 			SecurityGroup: unimplemented.SecurityGroup{},
-			Port:          unimplemented.Port{},
+			Port:          port.New(port.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
 		},
 		agentAPI: &server.AgentAPI{
 			Streams:   streams,
