@@ -84,7 +84,7 @@ func TestImagesByURL(t *testing.T) {
 	run("image", "import", "fetched", "--url", src.URL+"/good", "--sha256", sum(good), "--format", "qcow2")
 	run("vm", "create", "from-url", "--memory", "128M", "--image", "fetched")
 	awaitConsole(t, s, "from-url", "GUEST-READY")
-	g := &shell{s: s, vm: "from-url"}
+	g := shellOf(s, "from-url")
 	if out := g.run(t, "echo hello"); out != "hello" {
 		t.Errorf("the guest says %q", out)
 	}

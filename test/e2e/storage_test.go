@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -61,53 +60,23 @@ func waitFor(t *testing.T, s *stack.Stack, id string) (state, seen string) {
 const storage = "limiquantix.storage.v1."
 
 // shell is a guest's console: what is typed is run by the shell on it.
-type shell struct {
-	s  *stack.Stack
-	vm string
-	n  int
-}
+type shell struct{ stack.Shell }
 
-// run runs a command in the guest and returns what it printed. Bytes are typed again until the answer comes: a console that is being opened may lose some.
+func shellOf(s *stack.Stack, vm string) *shell { return &shell{stack.Shell{Stack: s, VM: vm}} }
+
+// run runs a command in the guest, which must succeed, and returns what it printed.
 func (g *shell) run(t *testing.T, command string) string {
 	t.Helper()
-	g.n++
-	begin, end := fmt.Sprintf("BEGIN-%d-", g.n), fmt.Sprintf("END-%d-", g.n)
 	ctx, cancel := context.WithTimeout(t.Context(), bootLimit)
 	defer cancel()
-	cmd := g.s.Command(ctx, "vm", "console", g.vm)
-	in, err := cmd.StdinPipe()
+	out, code, err := g.Run(ctx, command)
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
+	if code != "0" {
+		t.Fatalf("in the guest: %s: exit %s: %s", command, code, out)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
-	// The markers are put together by the guest, so that its echo of what is typed does not hold them.
-	line := fmt.Sprintf("\necho BEGIN-%d''-; %s; echo END-%d''-$?\n", g.n, command, g.n)
-	if _, err := in.Write([]byte(line)); err != nil {
-		t.Fatal(err)
-	}
-	answer := regexp.MustCompile(`(?s)` + begin + `\r?\n(.*?)` + end + `(\d+)`)
-	var seen strings.Builder
-	buf := make([]byte, 4096)
-	for {
-		n, err := out.Read(buf)
-		seen.Write(buf[:n])
-		if m := answer.FindStringSubmatch(seen.String()); m != nil {
-			if m[2] != "0" {
-				t.Fatalf("in the guest: %s: exit %s: %s", command, m[2], m[1])
-			}
-			return strings.TrimSpace(strings.ReplaceAll(m[1], "\r", ""))
-		}
-		if err != nil {
-			t.Fatalf("in the guest: %s: %v after %q", command, err, seen.String())
-		}
-	}
+	return out
 }
 
 // settled waits until a disk of the guest is there, by what the kernel says.
@@ -147,7 +116,7 @@ func wholePath(t *testing.T, s *stack.Stack, b backend) {
 		},
 	}})
 	awaitConsole(t, s, name, "GUEST-READY")
-	g := &shell{s: s, vm: name}
+	g := shellOf(s, name)
 	pattern := g.run(t, fmt.Sprintf(writePattern, "vda"))
 	root := volumeOf(t, s, name, "root")
 
@@ -203,7 +172,7 @@ func wholePath(t *testing.T, s *stack.Stack, b backend) {
 		},
 	}})
 	awaitConsole(t, s, clone, "GUEST-READY")
-	c := &shell{s: s, vm: clone}
+	c := shellOf(s, clone)
 	if now := c.run(t, fmt.Sprintf(readPattern, "vda")); now != pattern {
 		t.Errorf("clone: the guest reads %s, not %s", now, pattern)
 	}

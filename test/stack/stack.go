@@ -4,6 +4,7 @@ package stack
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -35,6 +36,8 @@ type Options struct {
 	Storage []string
 	// HostNetwork lets the hypervisor reach servers on 127.0.0.1.
 	HostNetwork bool
+	// AgentHost is the address on which the controller listens for agents; default 127.0.0.1.
+	AgentHost string
 	// Prepare, if set, is called when the folder is there and nothing runs yet.
 	Prepare func(s *Stack) error `json:"-"`
 	// Before, if set, is told libvirtd's socket and says which one the plugin shall use, so that something may stand between.
@@ -196,7 +199,7 @@ plugins:
 // StartController starts the controller and waits until it is ready.
 func (s *Stack) StartController(ctx context.Context) error {
 	u := strings.TrimPrefix(s.Server, "http://")
-	err := s.start("controller", "limiquantix-controller", "--data-dir", filepath.Join(s.Dir, "controller"), "--listen", u, "--agent-listen", fmt.Sprintf("127.0.0.1:%d", s.agentPort))
+	err := s.start("controller", "limiquantix-controller", "--data-dir", filepath.Join(s.Dir, "controller"), "--listen", u, "--agent-listen", s.AgentAddress())
 	if err != nil {
 		return err
 	}
@@ -285,6 +288,9 @@ func (s *Stack) start(name, binary string, args ...string) error {
 	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir}
+	if s.AgentHost != "" {
+		cmd.Env = append(cmd.Env, "LIMIQUANTIX_CONTROLLER_AGENT_ADDRESS="+s.AgentHost)
+	}
 	if s.Detached {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	} else {
@@ -342,14 +348,17 @@ func (s *Stack) end(name string, sig syscall.Signal) error {
 }
 
 // Plugin finds a plugin's process: a child of the agent.
-func (s *Stack) Plugin(name string) (pid int, err error) {
+func (s *Stack) Plugin(name string) (pid int, err error) { return pluginOf(s.PID("agent"), name) }
+
+// pluginOf finds a child of an agent by what it runs.
+func pluginOf(agent int, name string) (pid int, err error) {
 	status, err := filepath.Glob("/proc/[0-9]*/status")
 	if err != nil {
 		return 0, err
 	}
 	for _, f := range status {
 		b, err := os.ReadFile(f)
-		if err != nil || !strings.Contains(string(b), fmt.Sprintf("\nPPid:\t%d\n", s.PID("agent"))) {
+		if err != nil || !strings.Contains(string(b), fmt.Sprintf("\nPPid:\t%d\n", agent)) {
 			continue
 		}
 		environ, err := os.ReadFile(filepath.Join(filepath.Dir(f), "environ"))
@@ -491,7 +500,9 @@ func freePorts(n int) ([]int, error) {
 }
 
 // AgentAddress is where agents dial.
-func (s *Stack) AgentAddress() string { return fmt.Sprintf("127.0.0.1:%d", s.agentPort) }
+func (s *Stack) AgentAddress() string {
+	return fmt.Sprintf("%s:%d", cmp.Or(s.AgentHost, "127.0.0.1"), s.agentPort)
+}
 
 // StartControllerOnly starts a controller without node and agent.
 func StartControllerOnly(ctx context.Context, o Options) (*Stack, error) {
