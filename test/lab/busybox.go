@@ -126,3 +126,37 @@ func readAll(files embed.FS, dir string) ([]string, error) {
 	}
 	return all, nil
 }
+
+// WithPrograms writes a copy of the guest's initial ram disk to file in which further programs stand in /bin, by name, and returns the guest with it. They must be
+// linked statically.
+func (g Guest) WithPrograms(file string, programs map[string]string) (Guest, error) {
+	r := newRamdisk()
+	for name, from := range programs {
+		body, err := os.ReadFile(from)
+		if err != nil {
+			return g, err
+		}
+		r.program("bin/"+name, body)
+	}
+	more := file + ".more"
+	if err := r.writeFile(more); err != nil {
+		return g, err
+	}
+	defer func() { _ = os.Remove(more) }()
+	out, err := os.Create(file)
+	if err != nil {
+		return g, err
+	}
+	defer out.Close()
+	for _, part := range []string{g.Initrd, more} { // the kernel unpacks one archive after the other
+		body, err := os.ReadFile(part)
+		if err != nil {
+			return g, err
+		}
+		if _, err := out.Write(body); err != nil {
+			return g, err
+		}
+	}
+	g.Initrd = file
+	return g, out.Close()
+}

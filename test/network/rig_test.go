@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,7 +21,12 @@ const (
 	settle    = time.Minute
 )
 
-var binaries string
+var (
+	binaries string
+	tools    string // folder of programs for guests
+)
+
+const toolsEnv = "LIMIQUANTIX_TEST_GUEST_TOOLS"
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -38,6 +45,20 @@ func run(m *testing.M) int {
 	}
 	if err := os.Setenv(stack.BinEnv, binaries); err != nil { // it is built where the machine's network is
 		return fail(err)
+	}
+	if tools = os.Getenv(toolsEnv); tools == "" {
+		if tools, err = os.MkdirTemp("", "lqtools"); err != nil {
+			return fail(err)
+		}
+		defer func() { _ = os.RemoveAll(tools) }()
+		build := exec.Command("go", "build", "-ldflags", "-s -w", "-o", filepath.Join(tools, "liar"), "./liar") //nolint:gosec // ours
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return fail(fmt.Errorf("build liar: %w: %s", err, out))
+		}
+		if err := os.Setenv(toolsEnv, tools); err != nil {
+			return fail(err)
+		}
 	}
 	inside, code, err := stack.InOwnNetwork()
 	switch {
@@ -75,7 +96,11 @@ func start(t *testing.T, plugins map[string]string, hosts ...string) *stack.Flee
 	if err := f.Await(t.Context(), 2+len(plugins)); err != nil {
 		t.Fatal(err)
 	}
-	for name, file := range map[string]string{"vmlinuz": f.Guest.Kernel, "initrd": f.Guest.Initrd} {
+	small, err := f.Guest.WithPrograms(filepath.Join(dir, "initrd"), map[string]string{"liar": filepath.Join(tools, "liar")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, file := range map[string]string{"vmlinuz": small.Kernel, "initrd": small.Initrd} {
 		lq(t, f, "image", "import", name, "--file", file, "--format", "raw")
 	}
 	return f
