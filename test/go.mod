@@ -10,11 +10,9 @@ replace (
 require (
 	connectrpc.com/connect v1.21.1
 	github.com/diskfs/go-diskfs v1.9.4
-	github.com/gopacket/gopacket v1.3.1
 	github.com/hanwen/go-fuse/v2 v2.8.0
 	github.com/limiquantix/limiquantix/proto v0.0.0
 	github.com/limiquantix/limiquantix/sdk v0.0.0-00010101000000-000000000000
-	github.com/mdlayher/packet v1.1.2
 	github.com/prometheus/client_golang v1.25.0
 	go.etcd.io/etcd/api/v3 v3.7.3
 	go.etcd.io/etcd/client/v3 v3.7.3
@@ -26,8 +24,6 @@ require (
 )
 
 require (
-	github.com/josharian/native v1.1.0 // indirect
-	github.com/mdlayher/socket v0.4.1 // indirect
 	golang.org/x/mod v0.41.0 // indirect
 	golang.org/x/sync v0.24.0 // indirect
 )
