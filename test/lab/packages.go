@@ -32,7 +32,7 @@ var (
 	}
 	// NetworkPackages runs the network plugins and looks at what they made: bridges, packet filters, DHCP, Open vSwitch with its userspace datapath.
 	NetworkPackages = []string{
-		"iproute2", "iptables", "ipset", "nftables", "dnsmasq-base", "openvswitch-switch", "conntrack", "ethtool", "tcpdump",
+		"iproute2", "iptables", "ipset", "nftables", "dnsmasq-base", "openvswitch-switch", "conntrack", "ethtool", "tcpdump", "socat",
 	}
 	// GuestPackages builds and runs the lab guest.
 	GuestPackages = []string{

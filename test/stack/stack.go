@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -36,6 +37,8 @@ type Options struct {
 	Storage []string
 	// HostNetwork lets the hypervisor reach servers on 127.0.0.1.
 	HostNetwork bool
+	// Network are network plugins that the agent loads, by name: agent and plugins then run in the node's network, and reach the controller by forwarded ports.
+	Network []string
 	// AgentHost is the address on which the controller listens for agents; default 127.0.0.1.
 	AgentHost string
 	// Prepare, if set, is called when the folder is there and nothing runs yet.
@@ -187,11 +190,16 @@ plugins:
     config: {socket: %[5]s, accel: tcg}
   - name: local
 `, s.agentPort, s.Dir, s.Plugins, s.metricsPort, socket)
-	for _, name := range s.Storage {
+	for _, name := range slices.Concat(s.Storage, s.Network) {
 		config += "  - name: " + name + "\n"
 	}
 	if err := os.WriteFile(filepath.Join(s.Dir, "agent.yaml"), []byte(config), 0o600); err != nil {
 		return err
+	}
+	if len(s.Network) > 0 {
+		if err := s.joinNetworks(ctx); err != nil {
+			return err
+		}
 	}
 	return s.StartAgent(ctx)
 }
@@ -217,6 +225,14 @@ func (s *Stack) StartController(ctx context.Context) error {
 // StartAgent starts the agent; the node may take a moment to be ready.
 func (s *Stack) StartAgent(context.Context) error {
 	return s.start("agent", "limiquantix-agent", "--config", filepath.Join(s.Dir, "agent.yaml"))
+}
+
+// joinNetworks lets an agent in the node's network and the world outside reach each other's ports on loopback.
+func (s *Stack) joinNetworks(ctx context.Context) error {
+	if err := lab.EnsurePackages(ctx, lab.NetworkPackages...); err != nil {
+		return err
+	}
+	return errors.Join(s.Node.ForwardIn(ctx, s.agentPort), s.Node.ForwardOut(ctx, s.metricsPort))
 }
 
 // plugins are those that the agent of a stack runs.
@@ -269,7 +285,7 @@ func (s *Stack) nodeReady(ctx context.Context) (ready bool, seen string, err err
 	if err != nil {
 		return false, seen, err
 	}
-	return out.Node.Status.Phase == "NODE_PHASE_READY" && healthy == len(plugins)+len(s.Storage), seen, nil
+	return out.Node.Status.Phase == "NODE_PHASE_READY" && healthy == len(plugins)+len(s.Storage)+len(s.Network), seen, nil
 }
 
 func (s *Stack) start(name, binary string, args ...string) error {
@@ -285,9 +301,11 @@ func (s *Stack) start(name, binary string, args ...string) error {
 			"-m", "--propagation", "private", "sh", "-c", mount, "sh",
 			filepath.Join(s.Dir, small.Dir), fmt.Sprint(small.MiB), filepath.Join(s.Bin, binary),
 		}, args...)...)
+	} else if name == "agent" && len(s.Network) > 0 {
+		cmd = exec.Command("nsenter", append([]string{"-t", fmt.Sprint(s.Node.PID()), "-m", "-n", "--", filepath.Join(s.Bin, binary)}, args...)...) //nolint:gosec // ours
 	}
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + s.Dir}
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + s.Dir}
 	if s.AgentHost != "" {
 		cmd.Env = append(cmd.Env, "LIMIQUANTIX_CONTROLLER_AGENT_ADDRESS="+s.AgentHost)
 	}
