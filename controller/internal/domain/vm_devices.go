@@ -14,6 +14,7 @@ const (
 	maxDisks    = 24
 	maxNICs     = 16
 	maxForwards = 32
+	macRule     = "must be a unicast address such as 52:54:00:12:34:56, in lower case, or empty"
 	maxDiskSize = 64 * tib
 )
 
@@ -68,7 +69,7 @@ func checkNICs(v *Violations, nics []*computev1.NIC) {
 		at := fmt.Sprintf("vm.spec.nics[%d]", i)
 		checkUnique(v, at+".name", n.GetName(), names)
 		if !validMAC(n.GetMac()) {
-			v.Add(at+".mac", "must be a unicast address such as 52:54:00:12:34:56, in lower case, or empty")
+			v.Add(at+".mac", macRule)
 		} else if macs[n.GetMac()] {
 			v.Add(at+".mac", "%s is used twice", n.GetMac())
 		}

@@ -24,7 +24,8 @@ type Cache struct {
 
 	mu       sync.RWMutex
 	tables   map[Kind]*table
-	names    map[string]string // name key -> id
+	claims   map[string]string // key of a name, an address, a MAC address or a VNI -> id of who has it
+	ranges   map[string]int64  // RangesKey -> revision that last wrote it
 	revision int64
 	heard    time.Time
 	ring     ring
@@ -37,7 +38,7 @@ type Cache struct {
 // NewCache makes a cache that knows nothing until Run.
 func NewCache(s store.Store, log *slog.Logger, now func() time.Time) *Cache {
 	c := &Cache{
-		store: s, log: log, now: now, tables: map[Kind]*table{}, names: map[string]string{},
+		store: s, log: log, now: now, tables: map[Kind]*table{}, claims: map[string]string{}, ranges: map[string]int64{},
 		changed: make(chan struct{}), loaded: make(chan struct{}), waiters: map[string][]chan struct{}{},
 	}
 	for _, k := range []Kind{KindVM, KindNode, KindVolume, KindSnapshot, KindPool, KindImage, KindNetwork, KindPort, KindSecurityGroup, KindOperation, KindJoinToken} {
@@ -97,7 +98,21 @@ func (c *Cache) Row(kind Kind, id string) *Row {
 func (c *Cache) ByName(project string, kind Kind, name string) string {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.names[NameKey(project, kind, name)]
+	return c.claims[NameKey(project, kind, name)]
+}
+
+// Holder is the id of the object that has what a key of a name, an address, a MAC address or a VNI stands for; "" when nobody does.
+func (c *Cache) Holder(key string) string {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.claims[key]
+}
+
+// RangesRevision is the revision at which a project's RangesKey was last written; 0 = never.
+func (c *Cache) RangesRevision(project string) int64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.ranges[RangesKey(project)]
 }
 
 // Notify returns a channel that is closed when the record changes next. Call stop when it is no longer waited for.

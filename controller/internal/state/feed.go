@@ -14,7 +14,7 @@ const loadPage = 2000
 // load reads everything at one revision and makes the cache so. It returns the revision to watch from.
 func (c *Cache) load(ctx context.Context) (int64, error) {
 	var rows []*Row
-	names := map[string]string{}
+	claims, ranges := map[string]string{}, map[string]int64{}
 	opts := store.ListOptions{Limit: loadPage}
 	for {
 		res, err := c.store.List(ctx, "", opts)
@@ -22,8 +22,10 @@ func (c *Cache) load(ctx context.Context) (int64, error) {
 			return 0, fmt.Errorf("list state: %w", err)
 		}
 		for _, kv := range res.KVs {
-			if strings.HasPrefix(kv.Key, namePrefix) {
-				names[kv.Key] = string(kv.Value)
+			if isClaim(kv.Key) {
+				claims[kv.Key] = string(kv.Value)
+			} else if strings.HasPrefix(kv.Key, rangesPrefix) {
+				ranges[kv.Key] = kv.ModRevision
 			} else if r := c.read(kv); r != nil {
 				rows = append(rows, r)
 			}
@@ -34,7 +36,7 @@ func (c *Cache) load(ctx context.Context) (int64, error) {
 		}
 		opts.From = res.Next
 	}
-	c.replace(rows, names, opts.Revision)
+	c.replace(rows, claims, ranges, opts.Revision)
 	return opts.Revision + 1, nil
 }
 
@@ -52,7 +54,7 @@ func (c *Cache) read(kv store.KV) *Row {
 	return r
 }
 
-func (c *Cache) replace(rows []*Row, names map[string]string, revision int64) {
+func (c *Cache) replace(rows []*Row, claims map[string]string, ranges map[string]int64, revision int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for k := range c.tables {
@@ -61,7 +63,7 @@ func (c *Cache) replace(rows []*Row, names map[string]string, revision int64) {
 	for _, r := range rows {
 		c.tables[r.Kind].put(r)
 	}
-	c.names = names
+	c.claims, c.ranges = claims, ranges
 	c.ring.reset(revision)
 	for key, ws := range c.waiters {
 		closeAll(ws)
@@ -86,12 +88,16 @@ func (c *Cache) apply(b store.Batch) {
 	defer c.mu.Unlock()
 	var changes []Change
 	for i, ev := range b.Events {
-		if strings.HasPrefix(ev.KV.Key, namePrefix) {
+		if isClaim(ev.KV.Key) {
 			if ev.Deleted {
-				delete(c.names, ev.KV.Key)
+				delete(c.claims, ev.KV.Key)
 			} else {
-				c.names[ev.KV.Key] = string(ev.KV.Value)
+				c.claims[ev.KV.Key] = string(ev.KV.Value)
 			}
+			continue
+		}
+		if strings.HasPrefix(ev.KV.Key, rangesPrefix) {
+			c.ranges[ev.KV.Key] = ev.KV.ModRevision
 			continue
 		}
 		kind, id, ok := splitKey(ev.KV.Key)

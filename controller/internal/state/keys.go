@@ -31,7 +31,11 @@ const (
 	// ClusterKey holds the cluster's identity.
 	ClusterKey = "cluster"
 
-	namePrefix = "name/"
+	namePrefix    = "name/"
+	addressPrefix = "ip/"
+	macPrefix     = "mac/"
+	vniPrefix     = "vni/"
+	rangesPrefix  = "ranges/"
 )
 
 // Key is where a record lies.
@@ -51,16 +55,21 @@ func RequestKey(principal, requestID string) string {
 func SecretKey(objectID, field string) string { return SecretPrefix + objectID + "/" + field }
 
 // AddressKey exists exactly while a port holds an address of a network; its value is the port's id. The address is in canonical form, without prefix length.
-func AddressKey(networkID, address string) string { return "ip/" + networkID + "/" + address }
+func AddressKey(networkID, address string) string { return addressPrefix + networkID + "/" + address }
 
 // MACKey exists exactly while a port of a network has a MAC address; its value is the port's id.
-func MACKey(networkID, mac string) string { return "mac/" + networkID + "/" + mac }
+func MACKey(networkID, mac string) string { return macPrefix + networkID + "/" + mac }
 
 // VNIKey exists exactly while a network has a VXLAN network identifier; its value is the network's id.
-func VNIKey(vni uint32) string { return "vni/" + strconv.FormatUint(uint64(vni), 10) }
+func VNIKey(vni uint32) string { return vniPrefix + strconv.FormatUint(uint64(vni), 10) }
 
-// RangesKey is written by whatever changes which address ranges a project's networks have: two that would overlap cannot both be first.
-func RangesKey(project string) string { return "ranges/" + project }
+// RangesKey is written by whatever changes which address ranges a project's networks have: two that would overlap cannot both be first. No project stands for the cluster's default networks.
+func RangesKey(project string) string { return rangesPrefix + project }
+
+// isClaim reports whether a key exists exactly while something is taken.
+func isClaim(key string) bool {
+	return strings.HasPrefix(key, namePrefix) || strings.HasPrefix(key, addressPrefix) || strings.HasPrefix(key, macPrefix) || strings.HasPrefix(key, vniPrefix)
+}
 
 // splitKey is the kind and id of a record's key; ok is false for keys that hold no record.
 func splitKey(key string) (kind Kind, id string, ok bool) {

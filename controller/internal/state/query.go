@@ -139,7 +139,7 @@ func (c *Cache) Resolve(kind Kind, project, ref string) *Row {
 	if domain.IsID(ref) {
 		return c.tables[kind].rows[ref]
 	}
-	return c.tables[kind].rows[c.names[NameKey(project, kind, ref)]]
+	return c.tables[kind].rows[c.claims[NameKey(project, kind, ref)]]
 }
 
 // CountOn is the number of records of a kind on a node.

@@ -29,9 +29,11 @@ type Row struct {
 	Phase    int32    // of the kind's own enum; an operation's state
 	Deleting bool
 	Refs     []string // what it refers to, in words of the kind, for example images by id or name
-	Revision int64
-	Created  int64
-	value    []byte
+	// Addresses are those that a port holds.
+	Addresses []string
+	Revision  int64
+	Created   int64
+	value     []byte
 }
 
 // Decode reads the record into m.
@@ -220,7 +222,7 @@ func RefVolume(id string) string { return "volume:" + id }
 func (r *Row) takePort(p *networkv1.Port) {
 	r.takeMeta(p.GetMeta())
 	b := p.GetStatus().GetBinding()
-	r.Phase, r.Owner = int32(p.GetStatus().GetPhase()), b.GetVmId()
+	r.Phase, r.Owner, r.Addresses = int32(p.GetStatus().GetPhase()), b.GetVmId(), p.GetStatus().GetIpAddresses()
 	r.takeNode(b.GetNodeId())
 	if n := b.GetTargetNodeId(); n != "" && !slices.Contains(r.Nodes, n) {
 		r.Nodes = append(r.Nodes, n)
