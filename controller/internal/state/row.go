@@ -145,6 +145,7 @@ func newRow(kind Kind, id string, kv store.KV) (*Row, error) {
 			for _, n := range m.GetNetwork().GetStatus().GetNodes() {
 				r.Nodes = append(r.Nodes, n.GetNodeId())
 			}
+			r.Refs = []string{RefNetworkType(m.GetNetwork().GetSpec().GetType())}
 		}
 	case KindPort:
 		var m statev1.PortRecord
@@ -235,6 +236,9 @@ func (r *Row) takePort(p *networkv1.Port) {
 
 // RefNetwork and RefSecurityGroup are words in the Refs of a port, and of a group whose rules refer to another.
 func RefNetwork(id string) string { return "network:" + id }
+
+// RefNetworkType is a word in the Refs of a network: its type.
+func RefNetworkType(t networkv1.NetworkType) string { return "type:" + t.String() }
 
 // RefSecurityGroup is a group that a port has, or that a group's rules refer to.
 func RefSecurityGroup(id string) string { return "securitygroup:" + id }
