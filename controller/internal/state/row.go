@@ -81,7 +81,11 @@ func (r *Row) Port() *statev1.PortRecord { return decoded[statev1.PortRecord](r)
 
 // SecurityGroup decodes the row of a security group; nil for no row.
 func (r *Row) SecurityGroup() *statev1.SecurityGroupRecord {
-	return decoded[statev1.SecurityGroupRecord](r)
+	m := decoded[statev1.SecurityGroupRecord](r)
+	if m == nil || unpackSecurityGroup(m) != nil { // a row was unpacked once to be made
+		return nil
+	}
+	return m
 }
 
 // Operation decodes the row of an operation; nil for no row.
@@ -155,13 +159,7 @@ func newRow(kind Kind, id string, kv store.KV) (*Row, error) {
 	case KindSecurityGroup:
 		var m statev1.SecurityGroupRecord
 		if err = r.Decode(&m); err == nil {
-			r.takeMeta(m.GetSecurityGroup().GetMeta())
-			r.Phase = int32(m.GetSecurityGroup().GetStatus().GetPhase())
-			for _, rule := range m.GetSecurityGroup().GetSpec().GetRules() {
-				if g := rule.GetSecurityGroupId(); g != "" && !slices.Contains(r.Refs, RefSecurityGroup(g)) {
-					r.Refs = append(r.Refs, RefSecurityGroup(g))
-				}
-			}
+			err = r.takeSecurityGroup(&m)
 		}
 	case KindOperation:
 		var m statev1.OperationRecord
@@ -242,6 +240,23 @@ func RefNetworkType(t networkv1.NetworkType) string { return "type:" + t.String(
 
 // RefSecurityGroup is a group that a port has, or that a group's rules refer to.
 func RefSecurityGroup(id string) string { return "securitygroup:" + id }
+
+// takeSecurityGroup notes the groups that rules refer to, each once.
+func (r *Row) takeSecurityGroup(m *statev1.SecurityGroupRecord) error {
+	if err := unpackSecurityGroup(m); err != nil {
+		return fmt.Errorf("record %s: %w", Key(r.Kind, r.ID), err)
+	}
+	r.takeMeta(m.GetSecurityGroup().GetMeta())
+	r.Phase = int32(m.GetSecurityGroup().GetStatus().GetPhase())
+	seen := map[string]bool{}
+	for _, rule := range m.GetSecurityGroup().GetSpec().GetRules() {
+		if g := rule.GetSecurityGroupId(); g != "" && !seen[g] {
+			seen[g] = true
+			r.Refs = append(r.Refs, RefSecurityGroup(g))
+		}
+	}
+	return nil
+}
 
 // takeImage notes the nodes of copies, and the executors of those in shared pools.
 func (r *Row) takeImage(m *statev1.ImageRecord) {

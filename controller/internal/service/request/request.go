@@ -26,6 +26,9 @@ import (
 // maxTries bounds how often a mutation is worked out anew because the object changed meanwhile.
 const maxTries = 32
 
+// compressedFrom is the size of an answer, in bytes, from which it is kept compressed.
+const compressedFrom = 16 << 10
+
 // Runner runs mutations.
 type Runner struct {
 	Store store.Store
@@ -167,6 +170,12 @@ func record[R proto.Message](r *Runner, call Call, sum []byte, plan *Plan[R]) ([
 			return nil, fmt.Errorf("encode answer: %w", err)
 		}
 		rec.Response = b
+		if len(b) >= compressedFrom {
+			if rec.Response, err = state.Compress(plan.Response); err != nil {
+				return nil, fmt.Errorf("encode answer: %w", err)
+			}
+			rec.Compressed = true
+		}
 	}
 	return proto.Marshal(rec)
 }
@@ -187,7 +196,11 @@ func replay[R proto.Message](ctx context.Context, r *Runner, call Call, sum []by
 			WithRemedy("ask again with a new request_id")
 	}
 	out := none.ProtoReflect().New().Interface().(R)
-	if err := proto.Unmarshal(rec.GetResponse(), out); err != nil {
+	decode := proto.Unmarshal
+	if rec.GetCompressed() {
+		decode = state.Decompress
+	}
+	if err := decode(rec.GetResponse(), out); err != nil {
 		return none, fault.New(metav1.Reason_REASON_INTERNAL, "request record %s: %w", kv.Key, err)
 	}
 	Stamp(out, kv.ModRevision)

@@ -17,7 +17,7 @@ func Default(cache *state.Cache, w *state.Writer, project string, now time.Time)
 	g := domain.DefaultSecurityGroup(project, now)
 	nameKey := state.NameKey(project, state.KindSecurityGroup, domain.DefaultSecurityGroupName)
 	w.Require(store.KeyAbsent(nameKey))
-	w.Put(state.Key(state.KindSecurityGroup, g.GetMeta().GetId()), &statev1.SecurityGroupRecord{SchemaVersion: 1, SecurityGroup: g})
+	w.PutSecurityGroup(&statev1.SecurityGroupRecord{SchemaVersion: 1, SecurityGroup: g})
 	w.PutText(nameKey, g.GetMeta().GetId())
 	return g.GetMeta().GetId()
 }

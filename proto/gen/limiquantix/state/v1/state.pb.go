@@ -1160,7 +1160,9 @@ type SecurityGroupRecord struct {
 	// Operation of the newest generation.
 	OperationId string `protobuf:"bytes,3,opt,name=operation_id,json=operationId,proto3" json:"operation_id,omitempty"`
 	// Nodes that refuse its newest generation, with their words; by node id.
-	Refusals      map[string]string `protobuf:"bytes,4,rep,name=refusals,proto3" json:"refusals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	Refusals map[string]string `protobuf:"bytes,4,rep,name=refusals,proto3" json:"refusals,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Where the rules are many: a SecurityGroupSpec with the rules alone, compressed with gzip; security_group.spec.rules is empty then.
+	PackedRules   []byte `protobuf:"bytes,5,opt,name=packed_rules,json=packedRules,proto3" json:"packed_rules,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1219,6 +1221,13 @@ func (x *SecurityGroupRecord) GetOperationId() string {
 func (x *SecurityGroupRecord) GetRefusals() map[string]string {
 	if x != nil {
 		return x.Refusals
+	}
+	return nil
+}
+
+func (x *SecurityGroupRecord) GetPackedRules() []byte {
+	if x != nil {
+		return x.PackedRules
 	}
 	return nil
 }
@@ -1294,7 +1303,9 @@ type RequestRecord struct {
 	// When.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// Encoded response as first given.
-	Response      []byte `protobuf:"bytes,7,opt,name=response,proto3" json:"response,omitempty"`
+	Response []byte `protobuf:"bytes,7,opt,name=response,proto3" json:"response,omitempty"`
+	// Whether response is compressed with gzip.
+	Compressed    bool `protobuf:"varint,8,opt,name=compressed,proto3" json:"compressed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1376,6 +1387,13 @@ func (x *RequestRecord) GetResponse() []byte {
 		return x.Response
 	}
 	return nil
+}
+
+func (x *RequestRecord) GetCompressed() bool {
+	if x != nil {
+		return x.Compressed
+	}
+	return false
 }
 
 // JoinTokenRecord is a join token as stored at jointoken/<id>.
@@ -1700,18 +1718,19 @@ const file_limiquantix_state_v1_state_proto_rawDesc = "" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x120\n" +
 	"\x04port\x18\x02 \x01(\v2\x1c.limiquantix.network.v1.PortR\x04port\x12\x1e\n" +
 	"\vowner_vm_id\x18\x03 \x01(\tR\townerVmId\x12!\n" +
-	"\foperation_id\x18\x04 \x01(\tR\voperationId\"\xbf\x02\n" +
+	"\foperation_id\x18\x04 \x01(\tR\voperationId\"\xe2\x02\n" +
 	"\x13SecurityGroupRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x12L\n" +
 	"\x0esecurity_group\x18\x02 \x01(\v2%.limiquantix.network.v1.SecurityGroupR\rsecurityGroup\x12!\n" +
 	"\foperation_id\x18\x03 \x01(\tR\voperationId\x12S\n" +
-	"\brefusals\x18\x04 \x03(\v27.limiquantix.state.v1.SecurityGroupRecord.RefusalsEntryR\brefusals\x1a;\n" +
+	"\brefusals\x18\x04 \x03(\v27.limiquantix.state.v1.SecurityGroupRecord.RefusalsEntryR\brefusals\x12!\n" +
+	"\fpacked_rules\x18\x05 \x01(\fR\vpackedRules\x1a;\n" +
 	"\rRefusalsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"{\n" +
 	"\x0fOperationRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x12A\n" +
-	"\toperation\x18\x02 \x01(\v2#.limiquantix.operation.v1.OperationR\toperation\"\x88\x02\n" +
+	"\toperation\x18\x02 \x01(\v2#.limiquantix.operation.v1.OperationR\toperation\"\xa8\x02\n" +
 	"\rRequestRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x12\x16\n" +
 	"\x06method\x18\x02 \x01(\tR\x06method\x12\x1f\n" +
@@ -1721,7 +1740,10 @@ const file_limiquantix_state_v1_state_proto_rawDesc = "" +
 	"\foperation_id\x18\x05 \x01(\tR\voperationId\x12;\n" +
 	"\vcreate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x1a\n" +
-	"\bresponse\x18\a \x01(\fR\bresponse\"\x84\x02\n" +
+	"\bresponse\x18\a \x01(\fR\bresponse\x12\x1e\n" +
+	"\n" +
+	"compressed\x18\b \x01(\bR\n" +
+	"compressed\"\x84\x02\n" +
 	"\x0fJoinTokenRecord\x12%\n" +
 	"\x0eschema_version\x18\x01 \x01(\x05R\rschemaVersion\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\tR\x02id\x12#\n" +
