@@ -18,8 +18,8 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/service/port"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
 	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
+	"github.com/limiquantix/limiquantix/controller/internal/service/securitygroup"
 	"github.com/limiquantix/limiquantix/controller/internal/service/snapshot"
-	"github.com/limiquantix/limiquantix/controller/internal/service/unimplemented"
 	"github.com/limiquantix/limiquantix/controller/internal/service/vm"
 	"github.com/limiquantix/limiquantix/controller/internal/service/volume"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
@@ -71,7 +71,7 @@ func newParts(c *controller, leader *state.Leader) *parts {
 			Volume:        volume.New(volume.Config{Cache: c.cache, Runner: runner, Tunnels: tunnels, Now: time.Now}),
 			Snapshot:      snapshot.New(snapshot.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
 			Network:       network.New(network.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
-			SecurityGroup: unimplemented.SecurityGroup{},
+			SecurityGroup: securitygroup.New(securitygroup.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
 			Port:          port.New(port.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
 		},
 		agentAPI: &server.AgentAPI{

@@ -13,6 +13,7 @@ import (
 
 // GroupMember is a port that has a group, as far as the group's state depends on it.
 type GroupMember struct {
+	PortID string
 	// NodeID is the node that the port is bound to; empty = none. NodeName is for people.
 	NodeID, NodeName string
 	// Reports says that the node is heard of.
@@ -26,7 +27,7 @@ type GroupMember struct {
 // MemberOf is what a port means to a group that it has. The node's name and whether it is heard of are the caller's to add.
 func MemberOf(p *networkv1.Port, groupID string) GroupMember {
 	st := p.GetStatus()
-	m := GroupMember{NodeID: st.GetBinding().GetNodeId(), Open: st.GetPhase() == networkv1.PortPhase_PORT_PHASE_UP || st.GetPhase() == networkv1.PortPhase_PORT_PHASE_UNKNOWN}
+	m := GroupMember{PortID: p.GetMeta().GetId(), NodeID: st.GetBinding().GetNodeId(), Open: st.GetPhase() == networkv1.PortPhase_PORT_PHASE_UP || st.GetPhase() == networkv1.PortPhase_PORT_PHASE_UNKNOWN}
 	for _, a := range st.GetSecurityGroups() {
 		if a.GetSecurityGroupId() == groupID {
 			m.Applied = a.GetGeneration()

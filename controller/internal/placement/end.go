@@ -17,6 +17,7 @@ const opRunning = int32(operationv1.OperationState_OPERATION_STATE_RUNNING)
 
 // end ends operations as soon as their objects are as they asked, or never will be.
 func (w *worker) end(ctx context.Context) error {
+	w.groupWaits = map[string]string{}
 	return w.follow(ctx, func() error {
 		return w.settle(ctx, w.Cache.Find(state.Query{Kind: state.KindOperation, Phases: []int32{opRunning}}).Rows)
 	}, func(changes []state.Change) error {
@@ -28,10 +29,17 @@ func (w *worker) end(ctx context.Context) error {
 			switch row.Kind {
 			case state.KindOperation:
 				object = row.Owner
-			case state.KindVM, state.KindImage, state.KindPool, state.KindVolume, state.KindSnapshot:
-			case state.KindNode: // changes of pools wait for nodes that report only
+			case state.KindVM, state.KindImage, state.KindPool, state.KindVolume, state.KindSnapshot, state.KindSecurityGroup:
+			case state.KindPort:
+				for _, id := range groupsOf(c) {
+					if !seen[id] {
+						seen[id] = true
+						rows = append(rows, w.Cache.Find(state.Query{Kind: state.KindOperation, Owner: id, Phases: []int32{opRunning}}).Rows...)
+					}
+				}
+			case state.KindNode: // changes of pools and groups wait for nodes that report only
 				if c.Old == nil || c.New == nil || c.Old.Phase != c.New.Phase {
-					rows = append(rows, w.poolOperations()...)
+					rows = append(rows, w.nodeOperations()...)
 				}
 				continue
 			default:
@@ -112,6 +120,8 @@ func (w *worker) outcome(rec *statev1.OperationRecord) domain.Outcome {
 		return domain.VolumeOutcome(op, w.Cache.Row(state.KindVolume, op.GetObjectId()).Volume())
 	case domain.KindSnapshot:
 		return domain.SnapshotOutcome(op, w.Cache.Row(state.KindSnapshot, op.GetObjectId()).Snapshot())
+	case domain.KindSecurityGroup:
+		return w.groupOutcome(op)
 	case domain.KindPool:
 		return domain.PoolOutcome(op, w.Cache.Row(state.KindPool, op.GetObjectId()).Pool(), w.reporting())
 	}
@@ -141,8 +151,10 @@ func (w *worker) reporting() map[string]*computev1.Node {
 	return out
 }
 
-func (w *worker) poolOperations() []*state.Row {
+// nodeOperations are the operations that wait for the nodes that report.
+func (w *worker) nodeOperations() []*state.Row {
 	return w.Cache.Find(state.Query{Kind: state.KindOperation, Phases: []int32{opRunning}, Keep: func(r *state.Row) bool {
-		return r.Operation().GetOperation().GetObjectKind() == domain.KindPool
+		kind := r.Operation().GetOperation().GetObjectKind()
+		return kind == domain.KindPool || kind == domain.KindSecurityGroup
 	}}).Rows
 }

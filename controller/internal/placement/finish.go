@@ -12,7 +12,7 @@ import (
 func (w *worker) finish(ctx context.Context) error {
 	return w.follow(ctx, func() error {
 		var rows []*state.Row
-		for _, kind := range []state.Kind{state.KindVM, state.KindImage, state.KindVolume, state.KindSnapshot, state.KindPool, state.KindNode} {
+		for _, kind := range []state.Kind{state.KindVM, state.KindImage, state.KindVolume, state.KindSnapshot, state.KindPool, state.KindSecurityGroup, state.KindNode} {
 			rows = append(rows, w.Cache.Find(state.Query{Kind: kind, Keep: func(r *state.Row) bool { return r.Deleting }}).Rows...)
 		}
 		if err := w.dropGoneNodes(ctx); err != nil {
@@ -27,6 +27,12 @@ func (w *worker) finish(ctx context.Context) error {
 			if row == nil && c.Row().Kind == state.KindNode {
 				if err := w.dropGoneNodes(ctx); err != nil {
 					return err
+				}
+			}
+			for _, g := range w.releasedGroups(c) {
+				if !seen[g.ID] {
+					seen[g.ID] = true
+					rows = append(rows, g)
 				}
 			}
 			if v := c.Row(); (v.Kind == state.KindVolume || v.Kind == state.KindSnapshot) && c.New == nil && v.InPool != "" { // a pool may have waited for it
@@ -69,6 +75,8 @@ func (w *worker) finishAll(ctx context.Context, rows []*state.Row) error {
 				out = RemoveImage(now)
 			case state.KindVolume, state.KindSnapshot:
 				out = w.removeUnmade(now)
+			case state.KindSecurityGroup:
+				out = RemoveSecurityGroup(w.Cache, now)
 			case state.KindPool:
 				out = RemovePool(w.Cache, now)
 			case state.KindNode:

@@ -66,6 +66,8 @@ type worker struct {
 	Config
 	fence store.Condition
 	since time.Time // no node is lost before a full timeout from here
+	// groupWaits is, by operation on a security group, a port that it waited for last; the loop that ends operations alone uses it.
+	groupWaits map[string]string
 }
 
 // repeat runs a loop again whenever it fails.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -89,21 +90,29 @@ func (c *Cache) GroupPorts(groupID string) []*Row {
 // GroupMembers are the ports that have a group, with what of them its state depends on. Each is decoded when it is asked for.
 func (c *Cache) GroupMembers(groupID string) iter.Seq[domain.GroupMember] {
 	return func(yield func(domain.GroupMember) bool) {
-		nodes := map[string]*Row{}
 		for _, row := range c.GroupPorts(groupID) {
-			m := domain.MemberOf(row.Port().GetPort(), groupID)
-			node, known := nodes[m.NodeID]
-			if !known {
-				node = c.Row(KindNode, m.NodeID)
-				nodes[m.NodeID] = node
-			}
-			if m.NodeName = m.NodeID; node != nil {
-				m.NodeName = node.Name
-				m.Reports = !node.Deleting && computev1.NodePhase(node.Phase) != computev1.NodePhase_NODE_PHASE_UNKNOWN
-			}
-			if !yield(m) {
+			if !yield(c.groupMember(groupID, row)) {
 				return
 			}
 		}
 	}
+}
+
+// GroupMember is a port as a member of a group; false when it is none.
+func (c *Cache) GroupMember(groupID, portID string) (domain.GroupMember, bool) {
+	row := c.Row(KindPort, portID)
+	if row == nil || !slices.Contains(row.Refs, RefSecurityGroup(groupID)) {
+		return domain.GroupMember{}, false
+	}
+	return c.groupMember(groupID, row), true
+}
+
+func (c *Cache) groupMember(groupID string, row *Row) domain.GroupMember {
+	m := domain.MemberOf(row.Port().GetPort(), groupID)
+	m.NodeName = m.NodeID
+	if node := c.Row(KindNode, m.NodeID); node != nil {
+		m.NodeName = node.Name
+		m.Reports = !node.Deleting && computev1.NodePhase(node.Phase) != computev1.NodePhase_NODE_PHASE_UNKNOWN
+	}
+	return m
 }
