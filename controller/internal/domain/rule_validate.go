@@ -16,7 +16,7 @@ const (
 	// maxRuleViolations is how many wrong fields of rules are named each with its own words; the rules after them are named by number.
 	maxRuleViolations = 200
 
-	maxDescription = 256
+	maxRuleDescription = 256
 )
 
 // CheckRules notes everything that is wrong with the rules of a group; known says whether a group that a rule refers to, by id or name, is there.
@@ -161,8 +161,8 @@ func versionNumber(v networkv1.IpVersion) int {
 
 // CheckDescription notes a description that is too long or holds control characters.
 func CheckDescription(v *Violations, field, s string) {
-	if utf8.RuneCountInString(s) > maxDescription || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
-		v.Add(field, "must be at most %d characters without control characters", maxDescription)
+	if utf8.RuneCountInString(s) > maxRuleDescription || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
+		v.Add(field, "must be at most %d characters without control characters", maxRuleDescription)
 	}
 }
 
