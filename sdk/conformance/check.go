@@ -20,6 +20,8 @@ type Check struct {
 	Compute driverv1.ComputeFeature
 	Storage driverv1.StorageFeature
 	Network driverv1.NetworkFeature
+	// Packets says that it sends packets: it needs Options.Network.Packets.
+	Packets bool
 
 	run func(T, *Env)
 }
@@ -48,7 +50,7 @@ const checkTimeout = 5 * time.Minute
 // Checks are all checks, of all kinds, in the order in which they run.
 func Checks() []*Check {
 	var all []*Check
-	for _, suite := range [][]*Check{pluginChecks(), computeChecks(), storageChecks(), networkChecks()} {
+	for _, suite := range [][]*Check{pluginChecks(), computeChecks(), storageChecks(), networkChecks(), packetChecks()} {
 		all = append(all, suite...)
 	}
 	return all
@@ -61,8 +63,8 @@ func Test(t *testing.T, o Options) {
 	for _, c := range Checks() {
 		switch {
 		case !o.wants(c.Name) || !e.serves(c.Kind):
-		case !e.advertised(c): // no subtest: a skipped one would look like a gap
-			t.Logf("%s: not advertised", c.Name)
+		case e.unfit(c) != "": // no subtest: a skipped one would look like a gap
+			t.Logf("%s: %s", c.Name, e.unfit(c))
 		default:
 			t.Run(c.Name, func(t *testing.T) {
 				t.Logf("contract: %s", c.Contract)

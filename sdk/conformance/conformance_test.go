@@ -12,6 +12,7 @@ import (
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	"github.com/limiquantix/limiquantix/sdk"
 	"github.com/limiquantix/limiquantix/sdk/conformance"
+	"github.com/limiquantix/limiquantix/sdk/conformance/internal/enforcer"
 	"github.com/limiquantix/limiquantix/sdk/conformance/reference"
 	"github.com/limiquantix/limiquantix/sdk/host"
 )
@@ -19,6 +20,10 @@ import (
 // TestMain runs the tests, or the reference plugin when a host started this binary as one.
 func TestMain(m *testing.M) {
 	if hs := sdk.Handshake(); os.Getenv(hs.MagicCookieKey) != "" {
+		if os.Getenv(enforcer.StateEnv) != "" {
+			sdk.Serve(enforcer.New())
+			return
+		}
 		sdk.Serve(reference.New("1.0.0"))
 		return
 	}

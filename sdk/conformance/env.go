@@ -69,10 +69,21 @@ func newEnv(t T, o Options) *Env {
 // one runs one check, unless it needs what the plugin does not advertise.
 func (e *Env) one(t T, c *Check) {
 	t.Helper()
-	if !e.advertised(c) {
-		t.Skipf("not advertised")
+	if why := e.unfit(c); why != "" {
+		t.Skipf("%s", why)
 	}
 	c.run(t, e)
+}
+
+// unfit says why a check does not apply; empty = it does.
+func (e *Env) unfit(c *Check) string {
+	switch {
+	case !e.advertised(c):
+		return "not advertised"
+	case c.Packets && e.o.Network.Packets == nil:
+		return "packets were not checked: Options.Network.Packets is not set"
+	}
+	return ""
 }
 
 // advertised reports whether the plugin says that it can do what a check needs.

@@ -3,10 +3,13 @@ package conformance
 import (
 	"context"
 	"fmt"
+	"os"
 	"path"
+	"strconv"
 	"time"
 
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	"github.com/limiquantix/limiquantix/sdk/conformance/guest"
 	"github.com/limiquantix/limiquantix/sdk/host"
 )
 
@@ -59,6 +62,24 @@ type StorageOptions struct {
 type NetworkOptions struct {
 	// Spec makes the spec of the n-th network; several can be there together. nil = type BRIDGE with the subnet 10.213.N.0/24, nothing else.
 	Spec func(n int) *driverv1.NetworkSpec
+	// Packets makes the checks send real packets; nil = what packets do is not checked, and the report says so. This process must then be root and in the network
+	// namespace of the plugin, one that the checks may do with as they like: run them under "unshare --net --mount".
+	Packets *PacketOptions
+}
+
+// PacketOptions say how much the checks of packets do. The number of policies, and with it everything else that is counted here, follows LIMIQUANTIX_TEST_COUNT
+// when that is set, and the seed LIMIQUANTIX_TEST_SEED.
+type PacketOptions struct {
+	// Policies is how many random policies are tried; 0 = 300, or 30 when brief.
+	Policies int
+	// Seed of what is drawn; 0 = the clock. It is printed.
+	Seed uint64
+	// Ports is how many ports are watched from before they are there; 0 = 20, or 5 when brief.
+	Ports int
+	// Updates and Kills are how often rules change, and how often the plugin is killed, while packets are sent all the time; 0 = 100 and 10, or 20 and 2 when brief.
+	Updates, Kills int
+	// OVS says how the Open vSwitch is reached that bindings of kind OVS_PORT name.
+	OVS guest.OVS
 }
 
 func (o Options) wants(name string) bool {
@@ -93,5 +114,39 @@ func (o Options) withDefaults() Options {
 			}
 		}
 	}
+	if o.Network.Packets != nil {
+		p := *o.Network.Packets
+		o.Network.Packets = p.withDefaults(o.Brief)
+	}
 	return o
 }
+
+func (p PacketOptions) withDefaults(brief bool) *PacketOptions {
+	few := func(n *int, usual, briefly int) {
+		if *n == 0 {
+			if *n = usual; brief {
+				*n = briefly
+			}
+		}
+	}
+	if n, err := strconv.Atoi(os.Getenv(countEnv)); err == nil && n > 0 {
+		p.Policies, p.Ports, p.Updates, p.Kills = n, max(1, n/10), max(1, n/2), max(1, n/20)
+	}
+	if n, err := strconv.ParseUint(os.Getenv(seedEnv), 10, 64); err == nil {
+		p.Seed = n
+	}
+	if p.Seed == 0 {
+		p.Seed = uint64(time.Now().UnixNano()) //nolint:gosec // any number will do
+	}
+	few(&p.Policies, 300, 30)
+	few(&p.Ports, 20, 5)
+	few(&p.Updates, 100, 20)
+	few(&p.Kills, 10, 2)
+	return &p
+}
+
+// Variables of the environment of soaks.
+const (
+	countEnv = "LIMIQUANTIX_TEST_COUNT"
+	seedEnv  = "LIMIQUANTIX_TEST_SEED"
+)
