@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"slices"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -35,7 +36,8 @@ func computeChecks() []*Check {
 	}
 	checks = append(checks, powerChecks()...)
 	checks = append(checks, diskChecks()...)
-	checks = append(checks, faultChecks("compute", append(computeVerbs(), diskVerbs()...), func(c *Check, v verb) {
+	checks = append(checks, interfaceChecks()...)
+	checks = append(checks, faultChecks("compute", slices.Concat(computeVerbs(), diskVerbs(), interfaceVerbs()), func(c *Check, v verb) {
 		c.Compute = driverv1.ComputeFeature(v.needs)
 	})...)
 	for _, c := range checks {

@@ -92,6 +92,14 @@ func TestReferencePassesOnlineDisks(t *testing.T) {
 	conformance.Test(t, o)
 }
 
+// Interfaces of a running domain come and go.
+func TestReferencePassesOnlineInterfaces(t *testing.T) {
+	t.Parallel()
+	o := options(t, map[string]any{"online_interfaces": true})
+	o.Only = []string{"compute/interface/*", "compute/attach-interface/*", "compute/capabilities/*"}
+	conformance.Test(t, o)
+}
+
 // Pools that are one for several nodes.
 func TestReferencePassesShared(t *testing.T) {
 	t.Parallel()
@@ -130,6 +138,9 @@ func TestDefectsAreNoticed(t *testing.T) {
 		"start-twice":          "compute/start/runs",
 		"no-events":            "compute/events/arrive",
 
+		"interface-ignores-spec": "compute/interface/other-spec-conflicts",
+		"link-stays":             "compute/interface/link",
+
 		"create-ignores-spec of volumes":  "storage/volume/other-spec-conflicts",
 		"delete-unknown-fails of volumes": "storage/volume/absent",
 		"deletes-attached":                "storage/attach/protects",
@@ -144,7 +155,7 @@ func TestDefectsAreNoticed(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o := options(t, map[string]any{"defects": []string{strings.Split(name, " ")[0]}})
+			o := options(t, map[string]any{"defects": []string{strings.Split(name, " ")[0]}, "online_interfaces": true})
 			o.Only = []string{check}
 			ran := 0
 			ctx, cancel := context.WithCancel(t.Context())

@@ -38,6 +38,8 @@ type ComputeOptions struct {
 	GuestReboots bool
 	// Disk makes a new, empty source of a kind, of at least 4 MiB, that several may use one after the other; nil = the kind cannot be tried here. Disk itself nil = files.
 	Disk func(kind driverv1.DiskSourceKind) (*driverv1.DiskSource, error)
+	// Interface makes something of a kind to plug into, anew each time; nil = the kind cannot be tried here. Interface itself nil = taps by a name that no device has.
+	Interface func(kind driverv1.InterfaceBindingKind) (*driverv1.InterfaceBinding, error)
 	// GuestSpeaks says that the guest of Spec prints something on its serial console.
 	GuestSpeaks bool
 }

@@ -27,7 +27,7 @@ type computeDriver struct {
 	*driver
 }
 
-func computeCapabilities(online bool) *driverv1.ComputeCapabilities {
+func computeCapabilities(cfg config) *driverv1.ComputeCapabilities {
 	caps := &driverv1.ComputeCapabilities{
 		Features: []driverv1.ComputeFeature{
 			driverv1.ComputeFeature_COMPUTE_FEATURE_PAUSE, driverv1.ComputeFeature_COMPUTE_FEATURE_REBOOT,
@@ -36,8 +36,11 @@ func computeCapabilities(online bool) *driverv1.ComputeCapabilities {
 		DiskSources:       []driverv1.DiskSourceKind{driverv1.DiskSourceKind_DISK_SOURCE_KIND_FILE},
 		InterfaceBindings: []driverv1.InterfaceBindingKind{driverv1.InterfaceBindingKind_INTERFACE_BINDING_KIND_TAP},
 	}
-	if online {
+	if cfg.OnlineDisks {
 		caps.Features = append(caps.Features, onlineFeatures()...)
+	}
+	if cfg.OnlineInterfaces {
+		caps.Features = append(caps.Features, interfaceFeatures()...)
 	}
 	return caps
 }

@@ -30,6 +30,8 @@ type config struct {
 	OnlineSnapshots string `json:"online_snapshots"`
 	// OnlineDisks makes disks come, go, grow and be switched while a domain runs, and guests quiesce.
 	OnlineDisks bool `json:"online_disks"`
+	// OnlineInterfaces makes interfaces come and go, and their links be set.
+	OnlineInterfaces bool `json:"online_interfaces"`
 	// SharedPools makes each pool one for all nodes whose plugins have the same journal.
 	SharedPools bool `json:"shared_pools"`
 	// Defects makes the driver break the contract on purpose, to show that the suites notice.
@@ -41,6 +43,7 @@ const schema = `{"$schema":"https://json-schema.org/draft/2020-12/schema","type"
 "delay_ms":{"type":"integer","minimum":0,"description":"how long each change takes"},
 "online_snapshots":{"enum":["none","storage","compute_switch"],"description":"how snapshots of volumes in use are taken"},
 "online_disks":{"type":"boolean","description":"disks come, go, grow and are switched while a domain runs, and guests quiesce"},
+"online_interfaces":{"type":"boolean","description":"interfaces come and go, and their links are set, while a domain runs"},
 "shared_pools":{"type":"boolean","description":"each pool is one for all nodes whose plugins have the same journal"},
 "defects":{"type":"array","items":{"type":"string"},"description":"ways to break the contract on purpose"}}}`
 
@@ -80,7 +83,7 @@ func (d *driver) configure(_ context.Context, c *sdk.Config) (*driverv1.GetCapab
 	}
 	d.host, d.cfg = c.Host, cfg
 	d.base.Health.Healthy(map[string]string{"reference.backend": "simulated"})
-	return &driverv1.GetCapabilitiesResponse{Compute: computeCapabilities(cfg.OnlineDisks), Storage: storageCapabilities(cfg), Network: networkCapabilities()}, nil
+	return &driverv1.GetCapabilitiesResponse{Compute: computeCapabilities(cfg), Storage: storageCapabilities(cfg), Network: networkCapabilities()}, nil
 }
 
 // do runs f as one transaction of the backend.

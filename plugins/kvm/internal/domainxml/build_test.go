@@ -90,6 +90,25 @@ func TestGolden(t *testing.T) {
 			}
 			return s
 		}},
+		{"interfaces", "tcg", func() *driverv1.DomainSpec {
+			s := small()
+			s.Cpu.Vcpus = 4
+			s.Interfaces = []*driverv1.DomainInterface{
+				{InterfaceId: nicA, Mac: "52:54:00:00:00:01", Queues: 4, Binding: &driverv1.InterfaceBinding{
+					Binding: &driverv1.InterfaceBinding_BridgePort{BridgePort: &driverv1.BridgePortBinding{Bridge: "br0", TapName: "t-0", Mtu: 9000}},
+				}},
+				{InterfaceId: diskA, Mac: "52:54:00:00:00:02", Queues: 2, LinkDown: true, Binding: &driverv1.InterfaceBinding{
+					Binding: &driverv1.InterfaceBinding_OvsPort{OvsPort: &driverv1.OvsPortBinding{Bridge: "br-int", TapName: "t-1", InterfaceId: diskA, OffloadsOff: true, Mtu: 1450}},
+				}},
+				{InterfaceId: diskB, Mac: "52:54:00:00:00:03", Model: "e1000e", Binding: &driverv1.InterfaceBinding{
+					Binding: &driverv1.InterfaceBinding_OvsPort{OvsPort: &driverv1.OvsPortBinding{Bridge: "br-int", TapName: "t-2", InterfaceId: diskB, OffloadsOff: true}},
+				}},
+				{InterfaceId: id, Mac: "52:54:00:00:00:04", Queues: 1, Binding: &driverv1.InterfaceBinding{
+					Binding: &driverv1.InterfaceBinding_Tap{Tap: &driverv1.TapBinding{TapName: "t-3"}},
+				}},
+			}
+			return s
+		}},
 		{"user-network", "tcg", func() *driverv1.DomainSpec {
 			s := small()
 			s.Interfaces = []*driverv1.DomainInterface{{InterfaceId: nicA, Mac: "52:54:00:00:00:01", Binding: &driverv1.InterfaceBinding{
@@ -141,8 +160,8 @@ func TestReadBack(t *testing.T) {
 	f.Mark = nil
 	if diff := cmp.Diff(f, &Facts{
 		Type: "qemu", Name: "lq-3c1a4f5e6a7b-web-1", Machine: "q35", ConsoleSocket: files.ConsoleSocket, ConsoleLog: files.ConsoleLog,
-		Disks: []Device{{ID: diskA, Target: "vda", LinkUp: true, Source: "/pool/a.qcow2"}, {ID: diskB, Target: "sda", LinkUp: true, Source: "/dev/vg/b"}}, Interfaces: []Device{{ID: nicA, Target: "lq-tap0"}},
-		Targets: map[string]bool{"vda": true, "sda": true, "sdb": true},
+		Disks: []Device{{ID: diskA, Target: "vda", LinkUp: true, Source: "/pool/a.qcow2"}, {ID: diskB, Target: "sda", LinkUp: true, Source: "/dev/vg/b"}}, Interfaces: []Device{{ID: nicA, Target: "lq-tap0", MAC: "52:54:00:00:00:01"}},
+		Targets: map[string]bool{"vda": true, "sda": true, "sdb": true}, VCPUs: 4,
 	}); diff != "" {
 		t.Error(diff)
 	}

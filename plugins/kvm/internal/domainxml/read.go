@@ -24,6 +24,7 @@ type Facts struct {
 	Targets    map[string]bool // of all disks, also those that are not ours
 	SCSI       bool            // has a SCSI controller
 	Kernel     bool            // boots from a kernel of its own, from no disk
+	VCPUs      int             // the most it can have
 }
 
 // Device is a disk or interface of ours.
@@ -31,6 +32,7 @@ type Device struct {
 	ID     string
 	Target string // "vda", or the tap on the node
 	LinkUp bool   // of an interface
+	MAC    string // of an interface
 	Source string // of a disk: path of its file or block device
 	Secret bool   // of a disk: libvirt keeps a key for it
 	// Protocol of a disk that QEMU reaches over a network, "rbd" or "nbd".
@@ -42,6 +44,7 @@ type document struct {
 	XMLName xml.Name `xml:"domain"`
 	Type    string   `xml:"type,attr"`
 	Name    string   `xml:"name"`
+	VCPUs   int      `xml:"vcpu"`
 	OS      struct {
 		Kernel string `xml:"kernel"`
 		Type   struct {
@@ -80,6 +83,9 @@ type document struct {
 }
 
 type device struct {
+	MAC struct {
+		Address string `xml:"address,attr"`
+	} `xml:"mac"`
 	Target struct {
 		Dev string `xml:"dev,attr"`
 	} `xml:"target"`
@@ -108,7 +114,7 @@ func Read(text string) (*Facts, error) {
 	if err := xml.Unmarshal([]byte(text), &d); err != nil {
 		return nil, fmt.Errorf("read domain XML: %w", err)
 	}
-	f := &Facts{Type: d.Type, Name: d.Name, Machine: d.OS.Type.Machine, Kernel: d.OS.Kernel != "", Mark: d.Metadata.Mark, Disks: ours(d.Devices.Disks), Interfaces: ours(d.Devices.Interfaces)}
+	f := &Facts{Type: d.Type, Name: d.Name, Machine: d.OS.Type.Machine, Kernel: d.OS.Kernel != "", VCPUs: d.VCPUs, Mark: d.Metadata.Mark, Disks: ours(d.Devices.Disks), Interfaces: ours(d.Devices.Interfaces)}
 	f.Targets = map[string]bool{}
 	for _, disk := range d.Devices.Disks {
 		f.Targets[disk.Target.Dev] = true
@@ -135,7 +141,10 @@ func Read(text string) (*Facts, error) {
 func ours(list []device) (out []Device) {
 	for _, d := range list {
 		if id, ok := strings.CutPrefix(d.Alias.Name, aliasPrefix); ok {
-			out = append(out, Device{ID: id, Target: d.Target.Dev, LinkUp: d.Link.State != "down", Source: firstOf(d.Source.File, d.Source.Dev), Secret: d.Auth != nil || d.Source.Auth != nil, Protocol: d.Source.Protocol})
+			out = append(out, Device{
+				ID: id, Target: d.Target.Dev, LinkUp: d.Link.State != "down", MAC: d.MAC.Address,
+				Source: firstOf(d.Source.File, d.Source.Dev), Secret: d.Auth != nil || d.Source.Auth != nil, Protocol: d.Source.Protocol,
+			})
 		}
 	}
 	return out

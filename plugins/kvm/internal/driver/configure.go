@@ -22,7 +22,8 @@ const Schema = `{"$schema":"https://json-schema.org/draft/2020-12/schema","type"
 "uri":{"type":"string","description":"libvirt connection","default":"qemu:///system"},
 "accel":{"enum":["auto","kvm","tcg"],"description":"what guests run on; auto tries","default":"auto"},
 "cpu_model":{"type":"string","description":"CPU model when a VM names none"},
-"machine_type":{"type":"string","description":"machine type when a VM names none","default":"q35"}}}`
+"machine_type":{"type":"string","description":"machine type when a VM names none","default":"q35"},
+"ovs_socket":{"type":"string","description":"Open vSwitch's database, which libvirt reaches by ovs-vsctl","default":"/run/openvswitch/db.sock"}}}`
 
 type config struct {
 	Socket      string `json:"socket"`
@@ -30,6 +31,7 @@ type config struct {
 	Accel       string `json:"accel"`
 	CPUModel    string `json:"cpu_model"`
 	MachineType string `json:"machine_type"`
+	OVSSocket   string `json:"ovs_socket"`
 }
 
 // socketPathMost is the length of the longest path of a unix socket.
@@ -44,6 +46,9 @@ func (c *config) violations(h *driverv1.HostFacts) (out []fault.Violation) {
 	}
 	if !filepath.IsAbs(c.Socket) {
 		bad("config_json.socket", "must be an absolute path")
+	}
+	if !filepath.IsAbs(c.OVSSocket) {
+		bad("config_json.ovs_socket", "must be an absolute path")
 	}
 	if !strings.HasPrefix(c.URI, "qemu:") {
 		bad("config_json.uri", `must be of libvirt's QEMU driver, for example "qemu:///system"`)
@@ -61,7 +66,7 @@ func (c *config) violations(h *driverv1.HostFacts) (out []fault.Violation) {
 
 // ConfigureDriver takes the configuration; see sdk.ConfigureFunc.
 func (d *Driver) ConfigureDriver(ctx context.Context, c *sdk.Config) (*driverv1.GetCapabilitiesResponse, error) {
-	cfg := config{Socket: "/run/libvirt/libvirt-sock", URI: "qemu:///system", Accel: "auto", MachineType: "q35"}
+	cfg := config{Socket: "/run/libvirt/libvirt-sock", URI: "qemu:///system", Accel: "auto", MachineType: "q35", OVSSocket: "/run/openvswitch/db.sock"}
 	if err := c.Decode(&cfg); err != nil {
 		return nil, err
 	}
@@ -119,10 +124,7 @@ func capabilities(s setting) *driverv1.ComputeCapabilities {
 			driverv1.DiskSourceKind_DISK_SOURCE_KIND_RBD,
 			driverv1.DiskSourceKind_DISK_SOURCE_KIND_NBD,
 		},
-		InterfaceBindings: []driverv1.InterfaceBindingKind{
-			driverv1.InterfaceBindingKind_INTERFACE_BINDING_KIND_USER_MODE,
-			driverv1.InterfaceBindingKind_INTERFACE_BINDING_KIND_BRIDGE_PORT,
-		},
+		InterfaceBindings: s.bindings(),
 	}
 	if s.uefi {
 		c.Features = append(c.Features, driverv1.ComputeFeature_COMPUTE_FEATURE_UEFI)

@@ -20,7 +20,7 @@ func (d *Driver) AttachDisk(ctx context.Context, req *driverv1.AttachDiskRequest
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	keys := func(ctx context.Context, s setting) error {
+	keys := func(ctx context.Context, s setting, _ *domain) error {
 		return s.keepSecrets(ctx, req.GetDomainId(), req.GetDisk())
 	}
 	out, err := d.add(ctx, req.GetDomainId(), mark.OfDisk(req.GetDisk()), keys, func(ctx context.Context, s setting, have *domain, flags libvirt.DomainDeviceModifyFlags) error {

@@ -6,6 +6,7 @@ import (
 	"github.com/digitalocean/go-libvirt"
 	"libvirt.org/go/libvirtxml"
 
+	"github.com/limiquantix/limiquantix/plugins/kvm/internal/connection"
 	"github.com/limiquantix/limiquantix/plugins/kvm/internal/domainxml"
 	"github.com/limiquantix/limiquantix/plugins/kvm/internal/mark"
 	"github.com/limiquantix/limiquantix/proto/fault"
@@ -20,10 +21,12 @@ func (d *Driver) AttachInterface(ctx context.Context, req *driverv1.AttachInterf
 	if req.GetInterface().GetBinding().GetUserMode() != nil {
 		v.bad("interface.binding", "a user-mode network cannot be plugged in; update the domain with it")
 	}
+	d.setting().pluggable(v, "interface", req.GetInterface())
 	if err := v.err(); err != nil {
 		return nil, err
 	}
-	out, err := d.add(ctx, req.GetDomainId(), mark.OfInterface(req.GetInterface()), nothing, func(ctx context.Context, s setting, have *domain, flags libvirt.DomainDeviceModifyFlags) error {
+	fits := func(_ context.Context, _ setting, have *domain) error { return fits(req.GetInterface(), have) }
+	out, err := d.add(ctx, req.GetDomainId(), mark.OfInterface(req.GetInterface()), fits, func(ctx context.Context, s setting, have *domain, flags libvirt.DomainDeviceModifyFlags) error {
 		return s.plugInterface(ctx, have, req.GetInterface(), flags)
 	})
 	if err != nil {
@@ -44,6 +47,24 @@ func (d *Driver) DetachInterface(ctx context.Context, req *driverv1.DetachInterf
 	return &driverv1.DetachInterfaceResponse{Domain: out}, nil
 }
 
+// fits finds what is wrong with an interface for a domain that has others already, and virtual CPUs.
+func fits(n *driverv1.DomainInterface, have *domain) error {
+	v := &violations{}
+	v.queues("interface", n, have.defined.VCPUs)
+	for _, other := range have.defined.Interfaces {
+		if other.ID == n.GetInterfaceId() {
+			continue
+		}
+		if other.MAC == n.GetMac() {
+			v.bad("interface.mac", "is that of interface %s", other.ID)
+		}
+		if _, tap := tapOf(n); tap == other.Target {
+			v.bad("interface.binding", "tap %s is that of interface %s", tap, other.ID)
+		}
+	}
+	return v.err()
+}
+
 func (s setting) plugInterface(ctx context.Context, have *domain, n *driverv1.DomainInterface, flags libvirt.DomainDeviceModifyFlags) error {
 	x, err := domainxml.Interface(n)
 	if err != nil {
@@ -53,7 +74,8 @@ func (s setting) plugInterface(ctx context.Context, have *domain, n *driverv1.Do
 	if err != nil {
 		return err
 	}
-	return s.attach(ctx, have, "interface "+n.GetInterfaceId(), element, flags)
+	_, tap := tapOf(n)
+	return tapMissing(s.attach(ctx, have, "interface "+n.GetInterfaceId(), element, flags), domainxml.Device{Target: tap})
 }
 
 // SetLink sets an interface's link, of the running domain and of its definition.
@@ -75,6 +97,15 @@ func (d *Driver) SetLink(ctx context.Context, req *driverv1.SetLinkRequest) (*dr
 		return nil, err
 	}
 	return &driverv1.SetLinkResponse{}, nil
+}
+
+// setLiveLink sets the link of a running domain as its spec has it.
+func (s setting) setLiveLink(ctx context.Context, have *domain, n *driverv1.DomainInterface) error {
+	live := side{facts: have.live, modify: libvirt.DomainDeviceModifyLive}
+	_, err := connection.Alone(ctx, s.conn, "set link of domain "+have.GetDomainId(), func(l *libvirt.Libvirt) (struct{}, error) {
+		return struct{}{}, setLink(l, have.lv, n.GetInterfaceId(), !n.GetLinkDown(), live)
+	})
+	return err
 }
 
 // setLink hands libvirt the interface as it is but for its link: libvirt takes no less.

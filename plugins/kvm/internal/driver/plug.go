@@ -32,7 +32,7 @@ const unplugging = "already in the process of unplug"
 const doubleAlias = "non unique alias"
 
 // add prepares for a device, which is done each time, plugs it into definition and running domain, each where it is missing, and then notes it in the marks: a repetition goes on where a crash ended it.
-func (d *Driver) add(ctx context.Context, id string, dev mark.Device, prepare func(context.Context, setting) error, plug func(context.Context, setting, *domain, libvirt.DomainDeviceModifyFlags) error) (*driverv1.Domain, error) {
+func (d *Driver) add(ctx context.Context, id string, dev mark.Device, prepare func(context.Context, setting, *domain) error, plug func(context.Context, setting, *domain, libvirt.DomainDeviceModifyFlags) error) (*driverv1.Domain, error) {
 	s, unlock, err := d.begin(id)
 	if err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func (d *Driver) add(ctx context.Context, id string, dev mark.Device, prepare fu
 	if old, ok := have.defined.Mark.Find(dev.Kind, dev.ID); ok && old != dev {
 		return nil, fault.New(metav1.Reason_REASON_SPEC_CONFLICT, "domain %s has %s %s with another spec", id, dev.Kind, dev.ID).WithRemedy("detach it first")
 	}
-	if err := prepare(ctx, s); err != nil {
+	if err := prepare(ctx, s, have); err != nil {
 		return nil, err
 	}
 	for _, side := range have.sides() {
@@ -65,8 +65,6 @@ func (d *Driver) add(ctx context.Context, id string, dev mark.Device, prepare fu
 	}
 	return have.Domain, nil
 }
-
-func nothing(context.Context, setting) error { return nil }
 
 // remove is the reverse of add. An absent domain or device: OK, with no domain or the one that is there.
 func (d *Driver) remove(ctx context.Context, id string, dev mark.Device) (*driverv1.Domain, error) {

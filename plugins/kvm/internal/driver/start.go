@@ -45,7 +45,7 @@ func (d *Driver) StartDomain(ctx context.Context, req *driverv1.StartDomainReque
 		return l.DomainCreateWithFlags(have.lv, 0)
 	})
 	if err != nil && !fault.Is(err, metav1.Reason_REASON_WRONG_STATE) { // WRONG_STATE: it runs by now
-		return nil, err
+		return nil, tapMissing(err, have.defined.Interfaces...)
 	}
 	if have, err = s.settled(ctx, id); err != nil {
 		return nil, err

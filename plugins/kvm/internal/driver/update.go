@@ -99,6 +99,12 @@ func (s setting) updateLive(ctx context.Context, have *domain, want mark.Mark, s
 			try("add interface "+dev.ID, now.With(dev), s.plugInterface(ctx, have, n, libvirt.DomainDeviceModifyLive))
 		}
 	}
+	for _, n := range spec.GetInterfaces() {
+		dev := mark.OfInterface(n)
+		if then, has := now.Find(dev.Kind, dev.ID); has && then == mark.OfOtherLink(n) {
+			try("link of interface "+dev.ID, now.With(dev), s.setLiveLink(ctx, have, n))
+		}
+	}
 	if now.VCPUs != want.VCPUs && now.Base == want.Base {
 		then := now
 		then.VCPUs = want.VCPUs

@@ -5,13 +5,11 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 
-	"github.com/limiquantix/limiquantix/plugins/kvm/internal/domainxml"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
@@ -80,6 +78,9 @@ func (s setting) check(spec *driverv1.DomainSpec) []fault.Violation {
 		v.bad("spec.boot.firmware", "this node has no UEFI firmware; install the package ovmf")
 	}
 	v.devices(spec)
+	for i, n := range spec.GetInterfaces() {
+		s.pluggable(v, fmt.Sprintf("spec.interfaces[%d]", i), n)
+	}
 	return v.list
 }
 
@@ -146,7 +147,7 @@ func (v *violations) path(field, path string) bool {
 
 // devices checks disks and interfaces, each and together.
 func (v *violations) devices(spec *driverv1.DomainSpec) {
-	ids, orders, users := map[string]bool{}, map[int32]bool{}, 0
+	ids, orders := map[string]bool{}, map[int32]bool{}
 	for i, disk := range spec.GetDisks() {
 		field := fmt.Sprintf("spec.disks[%d]", i)
 		v.disk(field, disk)
@@ -158,21 +159,7 @@ func (v *violations) devices(spec *driverv1.DomainSpec) {
 		}
 		ids[disk.GetDiskId()], orders[disk.GetBootOrder()] = true, true
 	}
-	clear(ids)
-	for i, n := range spec.GetInterfaces() {
-		field := fmt.Sprintf("spec.interfaces[%d]", i)
-		v.nic(field, n)
-		if ids[n.GetInterfaceId()] {
-			v.bad(field+".interface_id", "is used twice")
-		}
-		ids[n.GetInterfaceId()] = true
-		if n.GetBinding().GetUserMode() != nil {
-			users++
-		}
-	}
-	if users > domainxml.UserNetworksMost {
-		v.bad("spec.interfaces", "at most %d user-mode networks", domainxml.UserNetworksMost)
-	}
+	v.nics(spec)
 }
 
 func (v *violations) disk(field string, d *driverv1.DomainDisk) {
@@ -240,55 +227,5 @@ func (v *violations) rbd(field string, s *driverv1.RbdSource) {
 	}
 	if _, err := base64.StdEncoding.DecodeString(s.GetKey()); err != nil {
 		v.bad(field+".key", "must be base64, as Ceph prints it")
-	}
-}
-
-func (v *violations) nic(field string, n *driverv1.DomainInterface) {
-	if !uuid.MatchString(n.GetInterfaceId()) {
-		v.bad(field+".interface_id", "must be a UUID in lower case")
-	}
-	mac, err := net.ParseMAC(n.GetMac())
-	if err != nil || len(mac) != 6 || mac.String() != n.GetMac() || mac[0]&1 != 0 {
-		v.bad(field+".mac", "must be the address of one card, lower case with colons")
-	}
-	if m := n.GetModel(); m != "" && m != "virtio" && m != "e1000e" {
-		v.bad(field+".model", `must be "virtio" or "e1000e"`)
-	}
-	switch b := n.GetBinding().GetBinding().(type) {
-	case *driverv1.InterfaceBinding_BridgePort:
-		if !deviceName.MatchString(b.BridgePort.GetBridge()) {
-			v.bad(field+".binding.bridge_port.bridge", "must be the name of a device, at most 15 characters")
-		}
-		if t := b.BridgePort.GetTapName(); !deviceName.MatchString(t) || strings.HasPrefix(t, "vnet") {
-			v.bad(field+".binding.bridge_port.tap_name", `must be the name of a device, at most 15 characters; libvirt keeps "vnet" for itself`)
-		}
-	case *driverv1.InterfaceBinding_UserMode:
-		if n.GetLinkDown() {
-			v.bad(field+".link_down", "a user-mode network is always up")
-		}
-		for i, f := range b.UserMode.GetForwards() {
-			v.forward(fmt.Sprintf("%s.binding.user_mode.forwards[%d]", field, i), f)
-		}
-	default:
-		v.bad(field+".binding", "this driver takes user-mode and bridge bindings")
-	}
-}
-
-func (v *violations) forward(field string, f *driverv1.PortForward) {
-	if p := f.GetProtocol(); p != "" && p != "tcp" && p != "udp" {
-		v.bad(field+".protocol", `must be "tcp" or "udp"`)
-	}
-	if a := f.GetHostAddress(); a != "" {
-		if ip, err := netip.ParseAddr(a); err != nil || !ip.Is4() || ip.String() != a {
-			v.bad(field+".host_address", "must be an IPv4 address")
-		}
-	}
-	for _, p := range []struct {
-		name  string
-		value uint32
-	}{{"host_port", f.GetHostPort()}, {"guest_port", f.GetGuestPort()}} {
-		if p.value < 1 || p.value > 65535 {
-			v.bad(field+"."+p.name, "must be 1 to 65535")
-		}
 	}
 }

@@ -97,7 +97,18 @@ func OfSource(s *driverv1.DiskSource) string {
 
 // OfInterface describes one interface.
 func OfInterface(n *driverv1.DomainInterface) Device {
+	if n.GetQueues() == 1 { // the same as none named
+		n = proto.CloneOf(n)
+		n.Queues = 0
+	}
 	return Device{Kind: Interface, ID: n.GetInterfaceId(), Hash: hash(n)}
+}
+
+// OfOtherLink describes an interface that differs from n in nothing but its link's state.
+func OfOtherLink(n *driverv1.DomainInterface) Device {
+	n = proto.CloneOf(n)
+	n.LinkDown = !n.GetLinkDown()
+	return OfInterface(n)
 }
 
 // Ownership is the mark as the contract has it.

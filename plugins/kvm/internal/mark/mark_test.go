@@ -35,6 +35,9 @@ func TestHashes(t *testing.T) {
 		"disk":          {func(s *driverv1.DomainSpec) { s.Disks[1].ReadOnly = true }, true, true},
 		"order of disk": {func(s *driverv1.DomainSpec) { s.Disks[0], s.Disks[1] = s.Disks[1], s.Disks[0] }, true, true},
 		"interface":     {func(s *driverv1.DomainSpec) { s.Interfaces = nil }, true, true},
+		"link":          {func(s *driverv1.DomainSpec) { s.Interfaces[0].LinkDown = true }, true, true},
+		"queues":        {func(s *driverv1.DomainSpec) { s.Interfaces[0].Queues = 2 }, true, true},
+		"one queue":     {func(s *driverv1.DomainSpec) { s.Interfaces[0].Queues = 1 }, false, false},
 	} {
 		s := spec()
 		tc.change(s)
@@ -86,5 +89,30 @@ func TestEncode(t *testing.T) {
 	}
 	if !proto.Equal(back.Ownership(), own) || back.Hash() != m.Hash() || back.Running() != m.Running() {
 		t.Errorf("%s\n%+v", text, back)
+	}
+}
+
+// Marks that lie on hosts keep their hashes: a new version of this driver finds no domain changed.
+func TestHashesOfEarlierVersions(t *testing.T) {
+	t.Parallel()
+	s := spec()
+	s.Interfaces = []*driverv1.DomainInterface{
+		{InterfaceId: "n", Mac: "52:54:00:00:00:01", Binding: &driverv1.InterfaceBinding{
+			Binding: &driverv1.InterfaceBinding_BridgePort{BridgePort: &driverv1.BridgePortBinding{Bridge: "br0", TapName: "t0", Mtu: 1400}},
+		}},
+		{InterfaceId: "u", Mac: "52:54:00:00:00:02", Model: "e1000e", Binding: &driverv1.InterfaceBinding{
+			Binding: &driverv1.InterfaceBinding_UserMode{UserMode: &driverv1.UserModeBinding{Forwards: []*driverv1.PortForward{{Protocol: "tcp", HostPort: 8022, GuestPort: 22}}}},
+		}},
+	}
+	m := mark.Of(nil, s)
+	for what, hash := range map[string][2]string{
+		"spec":         {m.Hash(), "10b388c9293ed6a469bb753f"},
+		"what runs":    {m.Running(), "9076817b6fb265195b7b1e7e"},
+		"bridge port":  {m.Devices[2].Hash, "97d26b524e56ff1a22cf4663"},
+		"user network": {m.Devices[3].Hash, "a3587f401ef34709dc1f67c2"},
+	} {
+		if hash[0] != hash[1] {
+			t.Errorf("%s: %s, was %s", what, hash[0], hash[1])
+		}
 	}
 }
