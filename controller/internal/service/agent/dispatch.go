@@ -16,6 +16,11 @@ const (
 	kindPool   = agentv1.DesiredKind_DESIRED_KIND_POOL
 	kindImage  = agentv1.DesiredKind_DESIRED_KIND_IMAGE
 	kindSnap   = agentv1.DesiredKind_DESIRED_KIND_VOLUME_SNAPSHOT
+
+	kindNetwork = agentv1.DesiredKind_DESIRED_KIND_NETWORK
+	kindPort    = agentv1.DesiredKind_DESIRED_KIND_PORT
+	kindRules   = agentv1.DesiredKind_DESIRED_KIND_RULE_SET
+	kindMembers = agentv1.DesiredKind_DESIRED_KIND_ADDRESS_SET
 )
 
 // key names a desired object.
@@ -31,6 +36,7 @@ func (s *Service) dispatch(changes []state.Change, revision int64) {
 		switch row.Kind {
 		case state.KindVM:
 			s.markNodes(c, key{kindVM, row.ID}, revision)
+			s.dispatchPortsOf(c, revision)
 			if c.New == nil || c.New.Deleting { // what becomes of its volumes follows from it
 				for _, v := range s.cfg.Cache.Find(state.Query{Kind: state.KindVolume, Owner: row.ID}).Rows {
 					for _, n := range v.Nodes {
@@ -51,6 +57,12 @@ func (s *Service) dispatch(changes []state.Change, revision int64) {
 			s.markNodes(c, key{kindSnap, row.ID}, revision)
 			s.markWaiting(c, revision)
 			s.markEmptied(c, revision)
+		case state.KindNetwork:
+			s.dispatchNetwork(c, revision)
+		case state.KindPort:
+			s.dispatchPort(c, revision)
+		case state.KindSecurityGroup:
+			s.dispatchGroup(c, revision)
 		case state.KindImage:
 			for _, k := range imageKeys(c.Old, c.New) {
 				s.markNodes(c, k, revision)
@@ -60,6 +72,7 @@ func (s *Service) dispatch(changes []state.Change, revision int64) {
 				s.eachSession(func(ss *session) { ss.mark(key{kindPool, row.ID}, revision) })
 			}
 		case state.KindNode:
+			s.dispatchTunnels(c, revision)
 			for _, o := range append(removalsOf(c.Old), removalsOf(c.New)...) {
 				s.mark(row.ID, orphanKey(o.GetOrphan()), revision)
 			}

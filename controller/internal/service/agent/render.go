@@ -59,6 +59,22 @@ func (s *Service) render(ctx context.Context, nodeID string, k key) *agentv1.Des
 			return nil
 		}
 		o.Object = &agentv1.DesiredObject_Image{Image: i}
+	case kindNetwork:
+		n := s.renderNetwork(nodeID, k.id)
+		if n == nil {
+			return nil
+		}
+		o.Object = &agentv1.DesiredObject_Network{Network: n}
+	case kindPort:
+		p := s.renderPort(nodeID, k.id)
+		if p == nil {
+			return nil
+		}
+		o.Object = &agentv1.DesiredObject_Port{Port: p}
+	case kindRules:
+		return s.renderRuleSet(nodeID, k.id)
+	case kindMembers:
+		return s.renderAddressSet(nodeID, k.id)
 	}
 	o.Version = version(o)
 	return o
@@ -93,6 +109,9 @@ func (s *Service) renderVM(ctx context.Context, nodeID, id string) (*agentv1.Des
 	}
 	for _, v := range rec.GetDiskVolumes() {
 		d.Volumes = append(d.Volumes, &agentv1.VMVolume{DiskName: v.GetDiskName(), VolumeId: v.GetVolumeId()})
+	}
+	for _, p := range rec.GetNicPorts() {
+		d.Ports = append(d.Ports, &agentv1.VMPort{NicName: p.GetNicName(), PortId: p.GetPortId()})
 	}
 	s.resolve(d)
 	if d.Absent {

@@ -34,13 +34,15 @@ type Service struct {
 	sessions map[string]*session  // by node id: the newest stream of each
 	reports  map[string]*reported // by node id: how far its reports are
 	told     map[string]*told     // by node id: what is not stored
+
+	memo *memo
 }
 
 var _ seam.TunnelAsker = (*Service)(nil)
 
 // New makes the service. Run must run for streams to follow changes.
 func New(cfg Config) *Service {
-	return &Service{cfg: cfg, sessions: map[string]*session{}, reports: map[string]*reported{}, told: map[string]*told{}}
+	return &Service{cfg: cfg, sessions: map[string]*session{}, reports: map[string]*reported{}, told: map[string]*told{}, memo: newMemo()}
 }
 
 // AskTunnel implements seam.TunnelAsker.
@@ -67,6 +69,7 @@ func (s *Service) Run(ctx context.Context) error {
 		if err != nil {
 			continue // the cache was reloaded in between
 		}
+		s.memo.reset()
 		s.eachSession((*session).resync)
 		for {
 			changes, revision, err := sub.Next(ctx)

@@ -203,6 +203,7 @@ func (s *Service) keysOf(nodeID string) []key {
 			out = append(out, key{of.as, row.ID})
 		}
 	}
+	out = append(out, s.networkKeys(nodeID)...)
 	for _, o := range removalsOf(s.cfg.Cache.Row(state.KindNode, nodeID)) {
 		out = append(out, orphanKey(o.GetOrphan()))
 	}
