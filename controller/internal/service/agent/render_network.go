@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"net"
 	"slices"
@@ -43,7 +44,7 @@ func (s *Service) viewNetwork(id string) *netView {
 	for _, r := range s.cfg.Cache.Find(state.Query{Kind: state.KindPort, Ref: state.RefNetwork(id)}).Rows {
 		rec := r.Port()
 		st := rec.GetPort().GetStatus()
-		p := netPort{id: r.ID, mac: st.GetMac(), node: st.GetBinding().GetNodeId(), addresses: st.GetIpAddresses()}
+		p := netPort{id: r.ID, mac: cmp.Or(st.GetMac(), rec.GetPort().GetSpec().GetMac()), node: st.GetBinding().GetNodeId(), addresses: st.GetIpAddresses()}
 		v.ports = append(v.ports, p)
 		if _, known := v.tunnels[p.node]; p.node != "" && !known {
 			v.tunnels[p.node] = s.cfg.Cache.Row(state.KindNode, p.node).Node().GetNode().GetStatus().GetTunnelAddress()
