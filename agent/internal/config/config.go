@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -43,6 +44,8 @@ type Config struct {
 	JoinTokenFile string `yaml:"join_token_file"`
 	// ImageNetworks are networks, as CIDRs, from which images may be fetched by URL although they are not public.
 	ImageNetworks []string `yaml:"image_networks"`
+	// TunnelAddress is the address at which other nodes reach this one's ends of tunnels; empty = it takes part in no tunnel.
+	TunnelAddress string `yaml:"tunnel_address"`
 	// Log says how to log.
 	Log Log `yaml:"log"`
 }
@@ -187,6 +190,7 @@ func applyEnv(c *Config, environ []string) error {
 		"DATA_DIR":    func(v string) { c.DataDir = v }, "STATE_DIR": func(v string) { c.StateDir = v }, "RUN_DIR": func(v string) { c.RunDir = v },
 		"PLUGIN_DIR": func(v string) { c.PluginDir = v }, "LISTEN": func(v string) { c.Listen = v },
 		"JOIN_TOKEN_FILE": func(v string) { c.JoinTokenFile = v }, "LOG_LEVEL": func(v string) { c.Log.Level = v }, "LOG_FORMAT": func(v string) { c.Log.Format = v },
+		"TUNNEL_ADDRESS": func(v string) { c.TunnelAddress = v },
 		"PLUGINS": func(v string) {
 			c.Plugins = nil
 			for _, n := range split(v) {
@@ -265,6 +269,11 @@ func (c Config) Validate() error {
 	if _, err := fetch.Networks(c.ImageNetworks); err != nil {
 		bad("image_networks: %w", err)
 	}
+	if c.TunnelAddress != "" {
+		if err := tunnelAddress(c.TunnelAddress); err != nil {
+			bad("tunnel_address %q: %w", c.TunnelAddress, err)
+		}
+	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.Log.Level) {
 		bad("log.level %q: must be debug, info, warn or error", c.Log.Level)
 	}
@@ -303,6 +312,20 @@ func hostPort(s string) error {
 	}
 	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
 		return errors.New("the port must be 0-65535")
+	}
+	return nil
+}
+
+// tunnelAddress refuses what no other node could send to, and what is not written as everybody writes it: it is compared as text elsewhere.
+func tunnelAddress(s string) error {
+	a, err := netip.ParseAddr(s)
+	switch {
+	case err != nil || a.Zone() != "":
+		return errors.New("must be an IP address, for example 192.0.2.7")
+	case a.IsUnspecified() || a.IsLoopback() || a.IsMulticast() || a.Is4In6() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return errors.New("must be an address of this node that other nodes reach")
+	case a.String() != s:
+		return fmt.Errorf("must be written as %s", a)
 	}
 	return nil
 }

@@ -92,6 +92,11 @@ type fakeController struct {
 	volumes  map[string]*agentv1.VolumeReport
 	pools    map[string]*agentv1.PoolReport
 	images   map[string]*agentv1.ImageCopyReport
+	networks map[string]*agentv1.NetworkReport
+	ports    map[string]*agentv1.PortReport
+	rules    map[string]*agentv1.RuleSetReport
+	stats    map[string]*agentv1.PortStats
+	counted  int // entries of counters that came
 	drivers  []*computev1.DriverStatus
 	orphans  []*computev1.Orphan
 	details  []*agentv1.OrphanDetail
@@ -122,6 +127,7 @@ func startController(t *testing.T, c *ca) *fakeController {
 		t: t, ca: c, changed: make(chan struct{}), certLife: time.Hour, tokens: map[string]bool{}, desired: map[string]*agentv1.DesiredObject{},
 		revision: 1, streams: map[*stream]bool{}, vms: map[string]*agentv1.VMReport{}, history: map[string][]computev1.VMPhase{},
 		volumes: map[string]*agentv1.VolumeReport{}, pools: map[string]*agentv1.PoolReport{}, images: map[string]*agentv1.ImageCopyReport{},
+		networks: map[string]*agentv1.NetworkReport{}, ports: map[string]*agentv1.PortReport{}, rules: map[string]*agentv1.RuleSetReport{}, stats: map[string]*agentv1.PortStats{},
 		tunnels: map[string]chan *tunnelEnd{}, progress: map[string]*computev1.Progress{},
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -174,7 +180,7 @@ func (f *fakeController) wait(what string, cond func() bool) {
 		case <-deadline:
 			f.mu.Lock()
 			defer f.mu.Unlock()
-			f.t.Fatalf("waited in vain for %s\nvms: %v\nvolumes: %v\npools: %v\norphans: %v\nevents: %v\ndrivers: %v", what, f.vms, f.volumes, f.pools, f.orphans, f.events, f.drivers)
+			f.t.Fatalf("waited in vain for %s\nvms: %v\nnetworks: %v\nports: %v\nrules: %v\nvolumes: %v\npools: %v\norphans: %v\nevents: %v\ndrivers: %v", what, f.vms, f.networks, f.ports, f.rules, f.volumes, f.pools, f.orphans, f.events, f.drivers)
 		}
 	}
 }
@@ -337,6 +343,19 @@ func (f *fakeController) ReportStatus(_ context.Context, req *agentv1.ReportStat
 	}
 	for _, i := range req.GetImages() {
 		f.images[i.GetImageId()] = i
+	}
+	for _, n := range req.GetNetworks() {
+		f.networks[n.GetNetworkId()] = n
+	}
+	for _, p := range req.GetPorts() {
+		f.ports[p.GetPortId()] = p
+	}
+	for _, r := range req.GetRuleSets() {
+		f.rules[r.GetRuleSetId()] = r
+	}
+	for _, s := range req.GetPortStats() {
+		f.stats[s.GetPortId()] = s
+		f.counted++
 	}
 	for _, p := range req.GetProgress() {
 		if f.progress[p.GetKey().GetId()] = p.GetProgress(); p.GetProgress() == nil {

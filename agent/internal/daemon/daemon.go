@@ -54,6 +54,8 @@ type Options struct {
 	Survey time.Duration
 	// PoolLook and PoolAnswer are how often pools are looked at and how long they may take to answer; 0 = the reconciler's defaults.
 	PoolLook, PoolAnswer time.Duration
+	// NetworkLook, NetworkStats and NetworkCheck are how often ports are looked at, counted, and all is compared with the host; 0 = the reconciler's defaults.
+	NetworkLook, NetworkStats, NetworkCheck time.Duration
 }
 
 // Daemon is a running agent.
@@ -112,6 +114,7 @@ func New(o Options) (*Daemon, error) {
 	d.engine = reconcile.NewEngine(reconcile.Config{
 		ClusterID: id.ClusterID, NodeID: id.NodeID, Plugins: d.plugins, Reporter: d.reporter, Fetcher: fetch.New(networks), Observer: d.metrics, Store: store, Logger: o.Logger,
 		Survey: o.Survey, PoolLook: o.PoolLook, PoolAnswer: o.PoolAnswer,
+		NetworkLook: o.NetworkLook, NetworkStats: o.NetworkStats, NetworkCheck: o.NetworkCheck,
 	})
 	d.presence = presence.New(presence.Config{
 		Link: d.link, NodeID: id.NodeID, NodeName: id.NodeName, BootID: d.bootID, SessionID: d.session, Logger: o.Logger, Lease: d.engine.ExtendLease,

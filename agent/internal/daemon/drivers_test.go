@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -51,6 +52,8 @@ type fakeHost struct {
 	deafTo   bool             // guests ignore shutdown requests
 	pid      int64
 	sinks    map[plugins.Sink]bool
+	net      *fakeNet
+	guest    *driverv1.GetGuestInfoResponse // nil = no agent answers
 }
 
 type domain struct {
@@ -65,10 +68,12 @@ func newHost(t *testing.T) *fakeHost {
 		attached: map[string]bool{}, pools: map[string]bool{}, calls: map[string]int{}, fail: map[string]error{}, hang: map[string]bool{}, hung: map[string]bool{}, ended: map[string]int{}, pid: 1000,
 		sinks: map[plugins.Sink]bool{},
 	}
+	h.net = newNet(h)
 	l := bufconn.Listen(1 << 20)
 	srv := grpc.NewServer(grpc.UnaryInterceptor(h.intercept))
 	driverv1.RegisterComputeDriverServiceServer(srv, h)
 	driverv1.RegisterStorageDriverServiceServer(srv, h)
+	driverv1.RegisterNetworkDriverServiceServer(srv, h.net)
 	go srv.Serve(l) //nolint:errcheck // ends with Stop
 	var err error
 	h.conn, err = grpc.NewClient("passthrough:///x", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -80,11 +85,20 @@ func newHost(t *testing.T) *fakeHost {
 
 func (h *fakeHost) intercept(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	name := info.FullMethod[slices.Index([]byte(info.FullMethod[1:]), '/')+2:]
+	if _, ok := info.Server.(*fakeNet); ok && strings.HasSuffix(name, "tachInterface") {
+		name = "Net" + name // the compute driver has them, too
+	}
 	h.mu.Lock()
 	h.calls[name]++
 	err, hang := h.fail[name], h.hang[name]
 	if in, ok := req.(interface{ GetPoolId() string }); ok {
 		hang = hang || h.hung[in.GetPoolId()]
+	}
+	if in, ok := req.(interface{ GetNetworkId() string }); ok {
+		hang = hang || h.hung[in.GetNetworkId()]
+	}
+	if in, ok := req.(*driverv1.NetworkDriverServiceAttachInterfaceRequest); ok {
+		hang = hang || h.hung[in.GetSpec().GetNetworkId()]
 	}
 	close(h.changed)
 	h.changed = make(chan struct{})
@@ -142,10 +156,15 @@ func (h *fakeHost) end(id string, state driverv1.DomainState, why driverv1.StopR
 }
 
 func (h *fakeHost) off(d *domain, state driverv1.DomainState, why driverv1.StopReason) {
-	d.State, d.StopReason, d.Pid, d.StartTime = state, why, 0, nil
+	d.State, d.StopReason, d.Pid, d.StartTime, d.Interfaces = state, why, 0, nil, nil
 }
 
 func (h *fakeHost) tell(id string) {
+	h.event("kvm", &driverv1.WatchEventsResponse{Event: &driverv1.WatchEventsResponse_Domain{Domain: &driverv1.DomainEvent{DomainId: id}}})
+}
+
+// event is one that a plugin tells the agents.
+func (h *fakeHost) event(plugin string, e *driverv1.WatchEventsResponse) {
 	h.mu.Lock()
 	sinks := make([]plugins.Sink, 0, len(h.sinks))
 	for s := range h.sinks {
@@ -153,7 +172,7 @@ func (h *fakeHost) tell(id string) {
 	}
 	h.mu.Unlock()
 	for _, s := range sinks {
-		s.Event("kvm", &driverv1.WatchEventsResponse{Event: &driverv1.WatchEventsResponse_Domain{Domain: &driverv1.DomainEvent{DomainId: id}}})
+		s.Event(plugin, e)
 	}
 }
 
@@ -211,6 +230,7 @@ func (h *fakeHost) StartDomain(_ context.Context, r *driverv1.StartDomainRequest
 		}
 	}
 	if d.Pid == 0 {
+		h.net.start(d)
 		h.pid++
 		d.State, d.Pid, d.StartTime, d.Accelerator = driverv1.DomainState_DOMAIN_STATE_RUNNING, h.pid, timestamppb.Now(), "tcg"
 	}
@@ -540,6 +560,7 @@ func (h *fakeHost) ListSnapshots(_ context.Context, r *driverv1.ListSnapshotsReq
 type fakePlugins struct {
 	h    *fakeHost
 	sink plugins.Sink
+	nets []string // network plugins
 
 	mu       sync.Mutex
 	down     map[string]bool
@@ -548,9 +569,12 @@ type fakePlugins struct {
 
 func (p *fakePlugins) Start() {
 	p.h.do(func() { p.h.sinks[p.sink] = true; p.h.pools = map[string]bool{} })
-	p.up("kvm")
-	p.up("local")
+	for _, name := range p.all() {
+		p.up(name)
+	}
 }
+
+func (p *fakePlugins) all() []string { return append([]string{"kvm", "local"}, p.nets...) }
 
 func (p *fakePlugins) up(name string) {
 	if name == "local" {
@@ -582,7 +606,7 @@ func (p *fakePlugins) Status() []*computev1.DriverStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []*computev1.DriverStatus
-	for _, n := range []string{"kvm", "local"} {
+	for _, n := range p.all() {
 		state := "healthy"
 		if p.down[n] {
 			state = "unhealthy"
@@ -602,20 +626,35 @@ func (p *fakePlugins) Plugin(name string) (reconcile.Plugin, bool) {
 	p.h.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if name != "kvm" && name != "local" {
+	if !slices.Contains(p.all(), name) {
 		return reconcile.Plugin{}, false
 	}
 	return reconcile.Plugin{
-		Name: name, Running: !p.down[name] && p.instance[name] > 0, Instance: p.instance[name], Reason: "PLUGIN_UNAVAILABLE", Message: "it was killed",
+		Name: name, Running: !p.down[name] && p.instance[name] > 0, Healthy: true, Instance: p.instance[name], Reason: "PLUGIN_UNAVAILABLE", Message: "it was killed",
 		Capabilities: &driverv1.GetCapabilitiesResponse{
-			Compute: &driverv1.ComputeCapabilities{},
+			Compute: &driverv1.ComputeCapabilities{Features: p.features()},
+			Network: &driverv1.NetworkCapabilities{Types: []driverv1.NetworkType{driverv1.NetworkType_NETWORK_TYPE_BRIDGE}},
 			Storage: &driverv1.StorageCapabilities{SharedPools: shared, Features: []driverv1.StorageFeature{driverv1.StorageFeature_STORAGE_FEATURE_RESIZE, driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT}},
 		},
 	}, true
 }
 
 func (p *fakePlugins) Names(kind string) []string {
-	return map[string][]string{"compute": {"kvm"}, "storage": {"local"}}[kind]
+	return map[string][]string{"compute": {"kvm"}, "storage": {"local"}, "network": p.nets}[kind]
+}
+
+// features are those of the compute plugin; without networks none, as a driver that does the least.
+func (p *fakePlugins) features() []driverv1.ComputeFeature {
+	if len(p.nets) == 0 {
+		return nil
+	}
+	return []driverv1.ComputeFeature{
+		driverv1.ComputeFeature_COMPUTE_FEATURE_INTERFACE_HOTPLUG, driverv1.ComputeFeature_COMPUTE_FEATURE_LINK_STATE, driverv1.ComputeFeature_COMPUTE_FEATURE_GUEST_AGENT,
+	}
+}
+
+func (p *fakePlugins) Network(name string) driverv1.NetworkDriverServiceClient {
+	return driverv1.NewNetworkDriverServiceClient(p.gate(name))
 }
 
 func (p *fakePlugins) gate(name string) grpc.ClientConnInterface {

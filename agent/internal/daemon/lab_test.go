@@ -33,6 +33,7 @@ type lab struct {
 	d       *Daemon
 	stop    func()
 	look    time.Duration // how often pools are looked at; 0 = as usual
+	nets    []string      // network plugins
 }
 
 func newLab(t *testing.T) *lab {
@@ -77,8 +78,9 @@ func (l *lab) start(endpoints ...string) {
 	}
 	l.d, err = New(Options{
 		Config: c, Version: "1", Commit: "x", Identity: id, Logger: log, Survey: 300 * time.Millisecond, PoolLook: l.look, PoolAnswer: l.look,
+		NetworkLook: 200 * time.Millisecond, NetworkStats: 100 * time.Millisecond,
 		NewPlugins: func(_ plugins.Config, s plugins.Sink) Plugins {
-			l.plugins = &fakePlugins{h: l.host, sink: s, down: map[string]bool{}, instance: map[string]uint64{}}
+			l.plugins = &fakePlugins{h: l.host, sink: s, nets: l.nets, down: map[string]bool{}, instance: map[string]uint64{}}
 			return l.plugins
 		},
 	})

@@ -34,6 +34,8 @@ func (s sink) Event(plugin string, e *driverv1.WatchEventsResponse) {
 		}
 	case *driverv1.WatchEventsResponse_Pool:
 		s.d.engine.PoolChanged(ev.Pool.GetPoolId())
+	case *driverv1.WatchEventsResponse_NetworkDrift:
+		s.d.engine.NetworkDrift(plugin, ev.NetworkDrift)
 	default:
 		s.d.engine.Resync(plugin)
 		s.d.askFacts()
@@ -54,6 +56,7 @@ func forRegistration(list []*computev1.DriverStatus) []*computev1.DriverStatus {
 		out = append(out, &computev1.DriverStatus{
 			Name: d.GetName(), Kinds: d.GetKinds(), Version: d.GetVersion(), State: d.GetState(), Reason: d.GetReason(), Pid: d.GetPid(),
 			Message: d.GetMessage(), RestartCount: d.GetRestartCount(), Attributes: d.GetAttributes(),
+			NetworkTypes: d.GetNetworkTypes(), NetworkUplinks: d.GetNetworkUplinks(),
 		})
 	}
 	return out
@@ -99,7 +102,7 @@ func resources(r *driverv1.GetNodeResourcesResponse) *computev1.NodeResources {
 
 // nodeStatus is what is known of the node before any plugin runs.
 func (d *Daemon) nodeStatus() *computev1.NodeStatus {
-	return &computev1.NodeStatus{AgentVersion: d.o.Version, BootId: d.bootID, System: system()}
+	return &computev1.NodeStatus{AgentVersion: d.o.Version, BootId: d.bootID, System: system(), TunnelAddress: d.o.Config.TunnelAddress}
 }
 
 func system() string {
@@ -127,12 +130,15 @@ type source struct{ d *Daemon }
 // Collect asks drivers and host.
 func (s source) Collect(ctx context.Context) metrics.Sample {
 	d := s.d
-	out := metrics.Sample{Node: metrics.ReadNode(), Pools: d.engine.Pools()}
+	out := metrics.Sample{Node: metrics.ReadNode(), Pools: d.engine.Pools(), Networks: d.engine.Networks()}
 	for _, p := range d.plugins.Status() {
 		out.Plugins = append(out.Plugins, metrics.PluginSample{Name: p.GetName(), Version: p.GetVersion(), State: p.GetState(), Restarts: int(p.GetRestartCount())})
 	}
 	for _, f := range d.engine.Stats(ctx) {
 		out.VMs = append(out.VMs, metrics.VMSample(f))
+	}
+	for _, f := range d.engine.PortFigures() {
+		out.Ports = append(out.Ports, metrics.PortSample(f))
 	}
 	running, waiting := d.engine.Depth()
 	out.Agent = metrics.AgentSample{

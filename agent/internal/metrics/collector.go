@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -57,6 +59,29 @@ var (
 	vmNetTxDrop = vmDesc("limiquantix_vm_network_transmit_drops_total", "Packets dropped when sending.", "interface_id")
 )
 
+var portLabels = []string{"port", "vm", "network"}
+
+var (
+	networkHealthy = desc("limiquantix_node_network_healthy", "Whether a network works on this node.", "network_id")
+	portUp         = desc("limiquantix_port_up", "Whether packets can pass a port.", portLabels...)
+)
+
+// portCounters are a port's counters, seen from the guest.
+var portCounters = []struct {
+	desc  *prometheus.Desc
+	value func(*driverv1.NetworkInterfaceStats) uint64
+}{
+	{desc("limiquantix_port_receive_bytes_total", "Bytes to the guest.", portLabels...), (*driverv1.NetworkInterfaceStats).GetReceiveBytes},
+	{desc("limiquantix_port_receive_packets_total", "Packets to the guest.", portLabels...), (*driverv1.NetworkInterfaceStats).GetReceivePackets},
+	{desc("limiquantix_port_receive_dropped_packets_total", "Packets to the guest that the device dropped.", portLabels...), (*driverv1.NetworkInterfaceStats).GetReceiveDropped},
+	{desc("limiquantix_port_transmit_bytes_total", "Bytes from the guest.", portLabels...), (*driverv1.NetworkInterfaceStats).GetTransmitBytes},
+	{desc("limiquantix_port_transmit_packets_total", "Packets from the guest.", portLabels...), (*driverv1.NetworkInterfaceStats).GetTransmitPackets},
+	{desc("limiquantix_port_transmit_dropped_packets_total", "Packets from the guest that the device dropped.", portLabels...), (*driverv1.NetworkInterfaceStats).GetTransmitDropped},
+	{desc("limiquantix_port_ingress_denied_packets_total", "Packets to the guest that no rule allowed.", portLabels...), (*driverv1.NetworkInterfaceStats).GetIngressDeniedPackets},
+	{desc("limiquantix_port_egress_denied_packets_total", "Packets from the guest that no rule allowed.", portLabels...), (*driverv1.NetworkInterfaceStats).GetEgressDeniedPackets},
+	{desc("limiquantix_port_spoofed_packets_total", "Packets from the guest that lied about who sent them.", portLabels...), (*driverv1.NetworkInterfaceStats).GetSpoofedPackets},
+}
+
 // pluginStates are all states that a plugin can be in.
 var pluginStates = []string{"healthy", "degraded", "unhealthy", "starting", "quarantined", "missing"}
 
@@ -100,6 +125,17 @@ func (c sampleCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	for _, vm := range s.VMs {
 		collectVM(vm, gauge, counter)
+	}
+	for id, healthy := range s.Networks {
+		gauge(networkHealthy, truth(healthy), id)
+	}
+	for _, p := range s.Ports {
+		gauge(portUp, truth(p.Up), p.ID, p.VM, p.Network)
+		for _, c := range portCounters {
+			if p.Stats != nil {
+				counter(c.desc, float64(c.value(p.Stats)), p.ID, p.VM, p.Network)
+			}
+		}
 	}
 }
 

@@ -25,7 +25,10 @@ type Sample struct {
 	Plugins []PluginSample
 	VMs     []VMSample
 	Pools   map[string]*driverv1.Pool
-	Agent   AgentSample
+	Ports   []PortSample
+	// Networks are those of this node by id, and whether each works.
+	Networks map[string]bool
+	Agent    AgentSample
 }
 
 // NodeSample is of the host.
@@ -48,6 +51,13 @@ type PluginSample struct {
 type VMSample struct {
 	ID, Name, Project string
 	Stats             *driverv1.DomainStats
+}
+
+// PortSample is of a port.
+type PortSample struct {
+	ID, VM, Network string
+	Up              bool
+	Stats           *driverv1.NetworkInterfaceStats // nil = not counted yet
 }
 
 // AgentSample is of the agent itself.

@@ -16,6 +16,7 @@ import (
 	"github.com/limiquantix/limiquantix/proto/fault"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
 	"github.com/limiquantix/limiquantix/sdk/host"
 )
 
@@ -251,7 +252,7 @@ func (m *Manager) Plugin(name string) (reconcile.Plugin, bool) {
 	}
 	st := p.status
 	return reconcile.Plugin{
-		Name: name, Running: st.State == host.StateRunning, Instance: p.instance, Reason: st.Reason, Message: st.Message, RetryTime: st.RetryTime,
+		Name: name, Running: st.State == host.StateRunning, Healthy: st.Health == driverv1.HealthState_HEALTH_STATE_HEALTHY, Instance: p.instance, Reason: st.Reason, Message: st.Message, RetryTime: st.RetryTime,
 		Capabilities: st.Capabilities, Kinds: st.Kinds,
 	}, true
 }
@@ -280,6 +281,11 @@ func (m *Manager) Storage(name string) driverv1.StorageDriverServiceClient {
 	return m.get(name).sup.Storage()
 }
 
+// Network is a client of a plugin's network driver.
+func (m *Manager) Network(name string) driverv1.NetworkDriverServiceClient {
+	return m.get(name).sup.Network()
+}
+
 // Status is how all plugins are, as the controller is told.
 func (m *Manager) Status() []*computev1.DriverStatus {
 	m.mu.Lock()
@@ -290,6 +296,7 @@ func (m *Manager) Status() []*computev1.DriverStatus {
 		out = append(out, &computev1.DriverStatus{
 			Name: name, Kinds: st.Kinds, Version: st.Version, State: stateWord(st), Reason: st.Reason, Message: st.Message, Pid: int64(st.PID),
 			RestartCount: int32(min(st.Restarts, 1<<30)), Attributes: st.Attributes, //nolint:gosec // bounded
+			NetworkTypes: networkTypes(st.Capabilities.GetNetwork()), NetworkUplinks: st.Capabilities.GetNetwork().GetUplinks(),
 		})
 	}
 	slices.SortFunc(out, func(a, b *computev1.DriverStatus) int {
@@ -298,6 +305,14 @@ func (m *Manager) Status() []*computev1.DriverStatus {
 		}
 		return 1
 	})
+	return out
+}
+
+// networkTypes are the types of network that a driver runs, as users name them.
+func networkTypes(c *driverv1.NetworkCapabilities) (out []networkv1.NetworkType) {
+	for _, t := range c.GetTypes() {
+		out = append(out, networkv1.NetworkType(t)) // the numbers are the same
+	}
 	return out
 }
 

@@ -3,7 +3,11 @@
 // or damaged file is rebuilt from them.
 package realised
 
-import "time"
+import (
+	"maps"
+	"slices"
+	"time"
+)
 
 // Kinds of objects.
 const (
@@ -13,6 +17,11 @@ const (
 	KindImage  = "image"
 	// KindSnapshot is a snapshot of a volume.
 	KindSnapshot = "snapshot"
+	KindNetwork  = "network"
+	KindPort     = "port"
+	// KindRuleSet is a security group's rules, KindAddressSet its members.
+	KindRuleSet    = "rule_set"
+	KindAddressSet = "address_set"
 )
 
 // Key names an object on this node.
@@ -62,6 +71,12 @@ type Record struct {
 	// Frozen is the VM that may have been quiesced for a snapshot and not thawed; FrozenBy is its compute plugin.
 	Frozen   string `json:"frozen,omitempty"`
 	FrozenBy string `json:"frozen_by,omitempty"`
+	// NetworkID is the network of a port.
+	NetworkID string `json:"network_id,omitempty"`
+	// Ports are those that a VM's definition has, or was about to have, as NICs.
+	Ports []string `json:"ports,omitempty"`
+	// Generations are the newest ones of a rule set or an address set that network drivers were told, by driver.
+	Generations map[string]int64 `json:"generations,omitempty"`
 }
 
 // Attachment is a volume attached for a VM.
@@ -70,6 +85,12 @@ type Attachment struct {
 	PoolID   string `json:"pool_id"`
 	Driver   string `json:"driver"`
 	Handle   []byte `json:"handle,omitempty"`
+}
+
+// clone is a copy that shares nothing that changes.
+func (r Record) clone() Record {
+	r.Attachments, r.Ports, r.Generations = slices.Clone(r.Attachments), slices.Clone(r.Ports), maps.Clone(r.Generations)
+	return r
 }
 
 // Key is the record's key.

@@ -191,8 +191,7 @@ func (s *Store) Record(k Key) (Record, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r, ok := s.records[k]
-	r.Attachments = slices.Clone(r.Attachments)
-	return r, ok
+	return r.clone(), ok
 }
 
 // Records returns all of a kind.
@@ -210,7 +209,7 @@ func (s *Store) Records(kind string) []Record {
 
 // Put keeps a record; it is on disk a little later. For what drivers could tell again.
 func (s *Store) Put(r Record) {
-	r.Attachments = slices.Clone(r.Attachments) // the caller goes on with its own
+	r = r.clone() // the caller goes on with its own
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.records[r.Key()] = r

@@ -25,6 +25,9 @@ func (r *vmRun) attach(ctx context.Context) error {
 	if err == nil {
 		err = r.attachImages(ctx, src)
 	}
+	if err == nil {
+		err = r.takePorts(src)
+	}
 	var spec *driverv1.DomainSpec
 	if err == nil {
 		spec, err = domainSpec(r.d, *src)

@@ -43,10 +43,15 @@ func (l *limits) slot(name string, size int) chan struct{} {
 
 // enter takes a place of the pool; without one, of the plugin: however many pools of a plugin hang, none holds a place that another needs.
 func (l *limits) enter(ctx context.Context, plugin, pool string) (leave func(), err error) {
-	slot, whose := l.slot("plugin/"+plugin, callsPerPlugin), "plugin "+plugin
 	if pool != "" {
-		slot, whose = l.slot("pool/"+pool, callsPerPool), "pool "+pool
+		return l.place(ctx, "pool "+pool, callsPerPool)
 	}
+	return l.place(ctx, "plugin "+plugin, callsPerPlugin)
+}
+
+// place takes one of the size places that somebody's calls have.
+func (l *limits) place(ctx context.Context, whose string, size int) (leave func(), err error) {
+	slot := l.slot(whose, size)
 	select {
 	case slot <- struct{}{}:
 		return func() { <-slot }, nil
@@ -76,6 +81,21 @@ func (e *Engine) call(ctx context.Context, plugin, pool, method string, deadline
 	}
 	entered()
 	return e.observed(callCtx, plugin, pool, method, f)
+}
+
+// placedCall is a call that takes one of the places of those whose it is.
+func (e *Engine) placedCall(ctx context.Context, plugin, whose string, places int, method string, f func(context.Context) error) error {
+	callCtx, cancel := context.WithTimeout(ctx, netCall)
+	defer cancel()
+	entered, done := e.progress.call(callCtx, plugin, method)
+	defer done()
+	leave, err := e.limits.place(callCtx, whose, places)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	entered()
+	return e.observed(callCtx, plugin, "", method, f)
 }
 
 // callUnbounded is a call that takes as long as a guest likes: it has a deadline, but takes no place.

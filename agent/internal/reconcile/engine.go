@@ -33,6 +33,9 @@ type Config struct {
 	Survey time.Duration
 	// PoolLook is how often pools are asked how they are, PoolAnswer how long they may take to say so; 0 = 10 s and 6 s.
 	PoolLook, PoolAnswer time.Duration
+	// NetworkLook is how often ports are looked at, NetworkStats how often their counters are read, NetworkCheck how often network drivers compare all with the
+	// host; 0 = 5 s, 10 s and 5 min.
+	NetworkLook, NetworkStats, NetworkCheck time.Duration
 }
 
 // Engine reconciles the node. All methods may be called at once and return without waiting for a driver.
@@ -48,6 +51,9 @@ type Engine struct {
 	survey        time.Duration
 	poolEvery     time.Duration
 	poolAnswer    time.Duration
+	netLookEvery  time.Duration
+	netStatsEvery time.Duration
+	netCheckEvery time.Duration
 
 	queue    *queue
 	limits   *limits
@@ -73,6 +79,9 @@ type Engine struct {
 
 	hopeless     map[realised.Key]*want // snapshots' wishes that can never come true
 	snapFailures map[realised.Key]int
+
+	net      networking
+	checking map[string]*driverv1.NetworkDriftEvent // by driver and network: what is being put right, and was heard of last
 }
 
 // want is one desired object. It is replaced, never changed.
@@ -95,6 +104,8 @@ func NewEngine(c Config) *Engine {
 		wants: map[realised.Key]*want{}, vms: map[string]*vmState{}, volumes: map[string]*volumeState{}, pools: map[string]*poolState{},
 		orphans: newOrphans(), begun: time.Now(), asking: map[string]bool{}, held: map[string]bool{},
 		hopeless: map[realised.Key]*want{}, fetched: map[realised.Key]time.Time{}, snapFailures: map[realised.Key]int{},
+		netLookEvery: cmp.Or(c.NetworkLook, netLook), netStatsEvery: cmp.Or(c.NetworkStats, netStats), netCheckEvery: cmp.Or(c.NetworkCheck, netCheck),
+		net: newNetworking(), checking: map[string]*driverv1.NetworkDriftEvent{},
 	}
 	e.queue = newQueue(e.work)
 	e.progress = newProgress(e.node, e.now, func(k realised.Key, p *computev1.Progress) {
@@ -112,6 +123,7 @@ func (e *Engine) Start() {
 	e.stop = cancel
 	e.wg.Go(func() { e.surveyLoop(ctx) })
 	e.wg.Go(func() { e.progressLoop(ctx) })
+	e.wg.Go(func() { e.networkLoop(ctx) })
 	e.EnqueueAll()
 }
 
@@ -182,6 +194,8 @@ func (e *Engine) Remove(key *agentv1.DesiredKey) {
 	case realised.KindSnapshot:
 		delete(e.hopeless, k)
 		delete(e.snapFailures, k)
+	default:
+		e.net.forget(k)
 	}
 	e.mu.Unlock()
 	e.reporter.Forget(key)
@@ -276,6 +290,14 @@ func (e *Engine) work(ctx context.Context, k realised.Key) time.Duration {
 		after, result = e.reconcileImage(ctx, w)
 	case realised.KindSnapshot:
 		after, result = e.reconcileSnapshot(ctx, w)
+	case realised.KindNetwork:
+		after, result = e.reconcileNetwork(ctx, w)
+	case realised.KindPort:
+		after, result = e.reconcilePort(ctx, w)
+	case realised.KindRuleSet:
+		after, result = e.reconcileRuleSet(ctx, w)
+	case realised.KindAddressSet:
+		after, result = e.reconcileAddressSet(ctx, w)
 	}
 	if result == resultOK {
 		e.progress.settled(k)
@@ -318,6 +340,8 @@ func (e *Engine) forgive(k realised.Key) {
 	case realised.KindSnapshot:
 		delete(e.hopeless, k)
 		delete(e.snapFailures, k)
+	default:
+		e.net.forgive(k)
 	}
 }
 
@@ -362,7 +386,7 @@ func dependsOn(o *agentv1.DesiredObject, k realised.Key) bool {
 			return kb.GetKernelImage() == k.ID || kb.GetInitrdImage() == k.ID
 		}
 	}
-	return false
+	return networkDependsOn(o, k)
 }
 
 // ImageStored says that a copy of an image is complete: what waits for it goes on.
@@ -400,6 +424,14 @@ func keyOf(k *agentv1.DesiredKey) realised.Key {
 		return realised.Key{Kind: realised.KindImage, ID: k.GetId()}
 	case agentv1.DesiredKind_DESIRED_KIND_VOLUME_SNAPSHOT:
 		return realised.Key{Kind: realised.KindSnapshot, ID: k.GetId()}
+	case agentv1.DesiredKind_DESIRED_KIND_NETWORK:
+		return networkKey(k.GetId())
+	case agentv1.DesiredKind_DESIRED_KIND_PORT:
+		return portKey(k.GetId())
+	case agentv1.DesiredKind_DESIRED_KIND_RULE_SET:
+		return ruleKey(k.GetId())
+	case agentv1.DesiredKind_DESIRED_KIND_ADDRESS_SET:
+		return setKey(k.GetId())
 	}
 	return realised.Key{}
 }
@@ -414,6 +446,8 @@ func epochOf(o *agentv1.DesiredObject) int64 {
 		return o.GetImage().GetEpoch()
 	case o.GetVolumeSnapshot() != nil:
 		return o.GetVolumeSnapshot().GetEpoch()
+	case o.GetPort() != nil:
+		return o.GetPort().GetEpoch()
 	}
 	return 0
 }

@@ -18,8 +18,6 @@ import (
 
 // fakeDrivers are a compute and a storage plugin that note what they are asked, and what the controller is told.
 type fakeDrivers struct {
-	Reporter
-
 	mu      sync.Mutex
 	calls   []string
 	fail    map[string]error // by method
@@ -56,9 +54,17 @@ func (f *fakeDrivers) Compute(string) driverv1.ComputeDriverServiceClient { retu
 
 func (f *fakeDrivers) Storage(string) driverv1.StorageDriverServiceClient { return fakeStorage{f: f} }
 
-func (f *fakeDrivers) Snapshot(r *agentv1.VolumeSnapshotReport) { f.told = r }
-func (f *fakeDrivers) Progress(*agentv1.ObjectProgress)         {}
-func (f *fakeDrivers) Event(string, string, string, string)     {}
+func (f *fakeDrivers) Network(string) driverv1.NetworkDriverServiceClient { return nil }
+
+// fakeReports take what the controller is told.
+type fakeReports struct {
+	Reporter
+	f *fakeDrivers
+}
+
+func (r fakeReports) Snapshot(m *agentv1.VolumeSnapshotReport) { r.f.told = m }
+func (r fakeReports) Progress(*agentv1.ObjectProgress)         {}
+func (r fakeReports) Event(string, string, string, string)     {}
 
 type fakeCompute struct {
 	driverv1.ComputeDriverServiceClient
@@ -133,7 +139,7 @@ func newFake(t *testing.T) (*Engine, *fakeDrivers) {
 		}
 	})
 	f := &fakeDrivers{fail: map[string]error{}, once: map[string]error{}, snaps: map[string]*driverv1.Snapshot{}}
-	e := NewEngine(Config{ClusterID: "c", NodeID: "n", Plugins: f, Reporter: f, Observer: nobody{}, Store: store, Logger: log})
+	e := NewEngine(Config{ClusterID: "c", NodeID: "n", Plugins: f, Reporter: fakeReports{f: f}, Observer: nobody{}, Store: store, Logger: log})
 	e.queue.close() // what is enqueued is not run
 	e.want(&agentv1.DesiredObject{
 		Key: &agentv1.DesiredKey{Kind: agentv1.DesiredKind_DESIRED_KIND_POOL, Id: "pool"},

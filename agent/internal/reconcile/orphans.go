@@ -19,7 +19,7 @@ import (
 // still known. It is never touched: an operator has it adopted or removed, and then it is wanted, or wanted absent.
 func (e *Engine) reportOrphans() {
 	e.mu.Lock()
-	if !e.synced || len(e.orphans.domains)+len(e.orphans.volumes)+len(e.orphans.kept) == 0 {
+	if !e.synced || len(e.orphans.domains)+len(e.orphans.volumes)+len(e.orphans.kept)+len(e.orphans.networks) == 0 {
 		e.mu.Unlock()
 		return
 	}
@@ -89,6 +89,7 @@ func (e *Engine) listOrphans() (list []*computev1.Orphan, details []*agentv1.Orp
 		}
 	}
 	e.keptOrphans(add)
+	e.networkOrphans(add)
 	for key := range e.orphans.since {
 		if !slices.ContainsFunc(list, func(o *computev1.Orphan) bool { return o.GetKind()+"/"+o.GetObjectId() == key }) {
 			delete(e.orphans.since, key)

@@ -15,6 +15,8 @@ type Plugin struct {
 	Name string
 	// Running says that calls can be tried.
 	Running bool
+	// Healthy says that the plugin says so of itself.
+	Healthy bool
 	// Instance changes whenever another process serves: what the plugin was told before is forgotten.
 	Instance uint64
 	// Reason and Message say why it does not run; RetryTime when it is started next, zero = unknown.
@@ -31,11 +33,12 @@ type Plugin struct {
 type Plugins interface {
 	// Plugin looks one up by name; false when none is known by that name.
 	Plugin(name string) (Plugin, bool)
-	// Names lists plugins of a kind ("compute", "storage"), in order.
+	// Names lists plugins of a kind ("compute", "storage", "network"), in order.
 	Names(kind string) []string
-	// Compute and Storage are clients that fail at once when the plugin does not run.
+	// Compute, Storage and Network are clients that fail at once when the plugin does not run.
 	Compute(name string) driverv1.ComputeDriverServiceClient
 	Storage(name string) driverv1.StorageDriverServiceClient
+	Network(name string) driverv1.NetworkDriverServiceClient
 }
 
 // Reporter takes what the controller shall be told. No method waits.
@@ -45,6 +48,11 @@ type Reporter interface {
 	Snapshot(*agentv1.VolumeSnapshotReport)
 	Pool(*agentv1.PoolReport)
 	Image(*agentv1.ImageCopyReport)
+	Network(*agentv1.NetworkReport)
+	Port(*agentv1.PortReport)
+	RuleSet(*agentv1.RuleSetReport)
+	// PortStats tells counters that changed.
+	PortStats(*agentv1.PortStats)
 	// Progress tells what is being done about an object; without progress, that it is as wanted.
 	Progress(*agentv1.ObjectProgress)
 	// Orphans tells all orphans there are, and what is still known of them.

@@ -224,6 +224,8 @@ func waitsFor(f *fault.Error) string {
 		return "an image copy on this node"
 	case metav1.Reason_REASON_POOL_NOT_FOUND:
 		return "its pool on this node"
+	case metav1.Reason_REASON_NETWORK_NOT_FOUND:
+		return "its network on this node"
 	case metav1.Reason_REASON_BUSY:
 		return "another call on the same object"
 	case metav1.Reason_REASON_NO_SPACE:
@@ -263,7 +265,9 @@ func desiredKey(k realised.Key) *agentv1.DesiredKey {
 	kinds := map[string]agentv1.DesiredKind{
 		realised.KindVM: agentv1.DesiredKind_DESIRED_KIND_VM, realised.KindVolume: agentv1.DesiredKind_DESIRED_KIND_VOLUME,
 		realised.KindPool: agentv1.DesiredKind_DESIRED_KIND_POOL, realised.KindImage: agentv1.DesiredKind_DESIRED_KIND_IMAGE,
-		realised.KindSnapshot: agentv1.DesiredKind_DESIRED_KIND_VOLUME_SNAPSHOT,
+		realised.KindSnapshot: agentv1.DesiredKind_DESIRED_KIND_VOLUME_SNAPSHOT, realised.KindNetwork: agentv1.DesiredKind_DESIRED_KIND_NETWORK,
+		realised.KindPort: agentv1.DesiredKind_DESIRED_KIND_PORT, realised.KindRuleSet: agentv1.DesiredKind_DESIRED_KIND_RULE_SET,
+		realised.KindAddressSet: agentv1.DesiredKind_DESIRED_KIND_ADDRESS_SET,
 	}
 	return &agentv1.DesiredKey{Kind: kinds[k.Kind], Id: k.ID}
 }

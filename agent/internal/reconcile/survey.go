@@ -18,9 +18,13 @@ type orphans struct {
 	domains map[string]map[string]*driverv1.Domain // by driver, id; a driver that was never listed is missing
 	volumes map[string]map[string]seenVolume       // by pool, id
 	kept    map[string]map[storedKey]seenVolume    // snapshots and image copies, by pool
-	stored  map[string]time.Time                   // images that came by an upload, and when
-	since   map[string]time.Time                   // by kind/id
-	told    string                                 // what was reported last
+
+	networks map[string]map[string]*driverv1.Network          // by driver, id
+	ports    map[string]map[string]*driverv1.NetworkInterface // by driver, id
+
+	stored map[string]time.Time // images that came by an upload, and when
+	since  map[string]time.Time // by kind/id
+	told   string               // what was reported last
 
 	// A listing says nothing of what was left after it began: it may be older than what is now on the host.
 	turn   int                  // counts what was left, and listings
@@ -35,7 +39,7 @@ type seenVolume struct {
 }
 
 func newOrphans() orphans {
-	return orphans{domains: map[string]map[string]*driverv1.Domain{}, volumes: map[string]map[string]seenVolume{}, kept: map[string]map[storedKey]seenVolume{}, stored: map[string]time.Time{}, since: map[string]time.Time{}, told: "never", left: map[realised.Key]int{}, listed: map[string]int{}}
+	return orphans{networks: map[string]map[string]*driverv1.Network{}, ports: map[string]map[string]*driverv1.NetworkInterface{}, domains: map[string]map[string]*driverv1.Domain{}, volumes: map[string]map[string]seenVolume{}, kept: map[string]map[storedKey]seenVolume{}, stored: map[string]time.Time{}, since: map[string]time.Time{}, told: "never", left: map[realised.Key]int{}, listed: map[string]int{}}
 }
 
 // next is the turn of a listing that begins, or of an object that is left.
@@ -87,6 +91,7 @@ func (e *Engine) PluginUp(name string) {
 	for _, s := range e.volumes {
 		s.failures, s.permanent = 0, nil
 	}
+	e.net.pluginUp(name)
 	e.mu.Unlock()
 	for _, k := range keys {
 		e.queue.add(k)
@@ -152,6 +157,10 @@ func (e *Engine) surveyOnce(ctx context.Context) {
 	for _, pool := range e.usablePools() {
 		n++
 		e.wg.Go(func() { e.surveyVolumes(ctx, pool); e.surveyKept(ctx, pool); done <- struct{}{} })
+	}
+	for _, p := range e.networkPlugins() {
+		n++
+		e.wg.Go(func() { e.surveyNetworks(ctx, p); done <- struct{}{} })
 	}
 	for range n {
 		<-done
@@ -275,6 +284,7 @@ func (e *Engine) readGuests(ctx context.Context, driver string, domains map[stri
 		e.mu.Unlock()
 		if news {
 			e.queue.add(realised.Key{Kind: realised.KindVM, ID: id})
+			e.reportPortsOf(id)
 		}
 	}
 }
@@ -316,12 +326,22 @@ func (e *Engine) surveyVolumes(ctx context.Context, pool string) {
 // forgetGone drops records of what was confirmed absent long ago and is not wanted.
 func (e *Engine) forgetGone() {
 	now := e.now()
-	for _, kind := range []string{realised.KindVM, realised.KindVolume} {
+	for _, kind := range []string{realised.KindVM, realised.KindVolume, realised.KindNetwork, realised.KindPort} {
 		for _, r := range e.store.Records(kind) {
 			e.mu.Lock()
 			wanted := e.wants[r.Key()] != nil
 			e.mu.Unlock()
 			if !wanted && !r.Gone.IsZero() && now.Sub(r.Gone) > goneKept {
+				e.store.Delete(r.Key())
+			}
+		}
+	}
+	for _, kind := range []string{realised.KindRuleSet, realised.KindAddressSet} { // their generations are above the clock's anyway, should they be wanted again
+		for _, r := range e.store.Records(kind) {
+			e.mu.Lock()
+			wanted := e.wants[r.Key()] != nil || !e.synced
+			e.mu.Unlock()
+			if !wanted {
 				e.store.Delete(r.Key())
 			}
 		}

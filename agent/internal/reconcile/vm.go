@@ -173,7 +173,11 @@ func (r *vmRun) look(ctx context.Context) (vmView, error) {
 		Want: d, Confirmed: r.w.confirmed, SharedStorage: r.sharedStorage(), Record: r.rec, Domain: r.s.domain, InputHash: input,
 		Deleted: r.s.deleted, Attached: r.s.sources != nil && r.s.input == input, DomainHash: r.s.specHash, Now: e.now(),
 	}
-	v.Volumes = e.volumesWait(d)
+	v.Volumes, v.Ports = e.volumesWait(d), e.portsWait(d)
+	if !d.GetAbsent() {
+		r.releaseNics(input)
+		v.Nics = r.nicsToChange(input)
+	}
 	if endedByItself(v) {
 		v.RestartAt = r.s.ends.restartAt(v.Now)
 	} else {
@@ -291,11 +295,14 @@ func (r *vmRun) do(ctx context.Context, a action) error {
 		return r.deleteDomain(ctx)
 	case actDetach:
 		return r.detachAll(ctx)
+	case actUnplug, actPlug, actLink:
+		return r.changeNics(ctx, a)
 	case actGone:
 		r.rec = realised.Record{Kind: r.key.Kind, ID: r.key.ID, Epoch: max(r.rec.Epoch, r.d.GetEpoch()), Gone: r.e.now()}
 		r.e.store.Put(r.rec)
 		r.reportGone()
 		r.wakeVolumes()
+		r.e.dependents(r.key) // ports that waited for this
 	}
 	return nil
 }
@@ -493,11 +500,15 @@ func (r *vmRun) domainCall(ctx context.Context, method string, deadline time.Dur
 
 func (r *vmRun) seen(dom *driverv1.Domain) {
 	r.e.mu.Lock()
-	defer r.e.mu.Unlock()
+	turned := isOn(r.s.domain) != isOn(dom) || !r.s.lookedOnce
 	r.s.domain, r.s.lookedOnce = dom, true
 	if dom != nil {
 		r.s.deleted = false
 		r.e.orphans.sawDomain(r.driver, dom)
+	}
+	r.e.mu.Unlock()
+	if turned {
+		r.portsTurn()
 	}
 }
 
@@ -562,6 +573,12 @@ func doingWords(a action) string {
 		return "deleting it"
 	case actDetach:
 		return "detaching its disks"
+	case actUnplug:
+		return "taking a NIC out"
+	case actPlug:
+		return "putting a NIC in"
+	case actLink:
+		return "setting a link"
 	}
 	return "looking at it"
 }

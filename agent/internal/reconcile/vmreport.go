@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -41,6 +42,9 @@ func (r *vmRun) report(dec decision, p problem) {
 			st.Reason, st.Message = fault.ReasonName(metav1.Reason_REASON_POOL_UNHEALTHY), trouble
 		}
 	}
+	if st.Reason == "" {
+		st.Reason, st.Message = e.portTrouble(r.d)
+	}
 	r.describeDevices(st)
 	e.mu.Lock()
 	if g := r.s.guest; g != nil && dom.GetGuestAgentConnected() {
@@ -75,9 +79,17 @@ func (r *vmRun) describeDevices(st *computev1.VMStatus) {
 		r.e.mu.Unlock()
 		st.Disks = append(st.Disks, ds)
 	}
+	ports := portIDs(r.d)
 	for _, nic := range r.d.GetSpec().GetNics() {
 		ns := &computev1.NICStatus{Name: nic.GetName(), Mac: nic.GetMac()}
 		id := interfaceID(r.d.GetVmId(), nic.GetName())
+		if nic.GetUser() == nil {
+			id = ports[nic.GetName()]
+			r.e.mu.Lock()
+			spec := r.e.wants[portKey(id)].object().GetPort().GetSpec()
+			r.e.mu.Unlock()
+			ns.PortId, ns.IpAddresses, ns.Mac = id, spec.GetIpAddresses(), cmp.Or(spec.GetMac(), nic.GetMac())
+		}
 		for _, i := range r.s.domain.GetInterfaces() {
 			if i.GetInterfaceId() == id {
 				ns.Device = i.GetDevice()
@@ -173,6 +185,8 @@ func stepWords(doing string) string {
 		return "delete"
 	case doingWords(actDetach):
 		return "detach"
+	case doingWords(actUnplug), doingWords(actPlug), doingWords(actLink):
+		return "nic"
 	}
 	return ""
 }

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -23,6 +24,15 @@ type sources struct {
 	shared  map[string]bool                 // by volume id
 	kernel  string                          // path
 	initrd  string                          // path
+	ports   map[string]portSource           // by port id
+}
+
+// portSource is what a NIC in a network plugs into.
+type portSource struct {
+	binding  *driverv1.InterfaceBinding
+	mac      string
+	queues   uint32
+	linkDown bool
 }
 
 // domainSpec is what a compute driver gets for a VM.
@@ -48,15 +58,12 @@ func domainSpec(d *agentv1.DesiredVM, src sources) (*driverv1.DomainSpec, error)
 	if err := addDisks(out, d, src); err != nil {
 		return nil, err
 	}
-	for i, nic := range spec.GetNics() {
-		user := nic.GetUser()
-		if user == nil {
-			return nil, fault.New(metav1.Reason_REASON_NOT_IMPLEMENTED, "spec.nics[%d]: this agent attaches user-mode networks only", i)
+	for _, nic := range spec.GetNics() {
+		n, err := domainInterface(d, nic, src)
+		if err != nil {
+			return nil, err
 		}
-		out.Interfaces = append(out.Interfaces, &driverv1.DomainInterface{
-			InterfaceId: interfaceID(d.GetVmId(), nic.GetName()), Mac: nic.GetMac(), Model: nic.GetModel(),
-			Binding: &driverv1.InterfaceBinding{Binding: &driverv1.InterfaceBinding_UserMode{UserMode: userMode(user)}},
-		})
+		out.Interfaces = append(out.Interfaces, n)
 	}
 	if ci := spec.GetCloudInit(); ci != nil {
 		seed, err := cloudInitSeed(d, ci)
@@ -94,6 +101,34 @@ func addDisks(out *driverv1.DomainSpec, d *agentv1.DesiredVM, src sources) error
 		})
 	}
 	return nil
+}
+
+// domainInterface is what a compute driver gets for a NIC.
+func domainInterface(d *agentv1.DesiredVM, nic *computev1.NIC, src sources) (*driverv1.DomainInterface, error) {
+	if user := nic.GetUser(); user != nil {
+		return &driverv1.DomainInterface{
+			InterfaceId: interfaceID(d.GetVmId(), nic.GetName()), Mac: nic.GetMac(), Model: nic.GetModel(),
+			Binding: &driverv1.InterfaceBinding{Binding: &driverv1.InterfaceBinding_UserMode{UserMode: userMode(user)}},
+		}, nil
+	}
+	id := portIDs(d)[nic.GetName()]
+	port, ok := src.ports[id]
+	if !ok || port.binding == nil {
+		return nil, fault.New(metav1.Reason_REASON_INTERNAL, "NIC %q has no binding", nic.GetName())
+	}
+	return &driverv1.DomainInterface{
+		InterfaceId: id, Mac: cmp.Or(port.mac, nic.GetMac()), Model: nic.GetModel(), Binding: port.binding,
+		LinkDown: port.linkDown, Queues: cmp.Or(nic.GetQueues(), port.queues),
+	}, nil
+}
+
+// portIDs are the VM's ports by name of the NIC.
+func portIDs(d *agentv1.DesiredVM) map[string]string {
+	ids := make(map[string]string, len(d.GetPorts()))
+	for _, p := range d.GetPorts() {
+		ids[p.GetNicName()] = p.GetPortId()
+	}
+	return ids
 }
 
 // volumeIDs are the VM's volumes by name of the disk.
@@ -177,7 +212,12 @@ func inputHash(d *agentv1.DesiredVM) string {
 	for _, disk := range spec.GetDisks() {
 		disk.Source = nil // the volume's id says it; how it was made, or how large it is, shapes no definition
 	}
-	shape := &agentv1.DesiredVM{VmId: d.GetVmId(), Name: d.GetName(), Epoch: d.GetEpoch(), Spec: spec, Volumes: d.GetVolumes()}
+	for _, nic := range spec.GetNics() {
+		if nic.GetNetwork() != nil { // the port's id says it; its groups and addresses shape no definition
+			nic.Attachment = &computev1.NIC_Network{Network: &computev1.NetworkAttachment{}}
+		}
+	}
+	shape := &agentv1.DesiredVM{VmId: d.GetVmId(), Name: d.GetName(), Epoch: d.GetEpoch(), Spec: spec, Volumes: d.GetVolumes(), Ports: d.GetPorts()}
 	return hashOf(shape)
 }
 

@@ -7,11 +7,9 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/limiquantix/limiquantix/proto/fault"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
-	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 )
 
 func twoDisks() (*agentv1.DesiredVM, sources) {
@@ -58,8 +56,17 @@ func TestDomainSpec(t *testing.T) {
 		t.Errorf("kernel boot: %v, %v", s.GetBoot(), err)
 	}
 	d.Spec.Nics[0].Attachment = &computev1.NIC_Network{Network: &computev1.NetworkAttachment{}}
-	if _, err = domainSpec(d, src); !fault.Is(err, metav1.Reason_REASON_NOT_IMPLEMENTED) || kindOf(err) != failPermanent {
-		t.Errorf("a network: %v", err)
+	d.Spec.Nics[0].Queues, d.Spec.Nics[0].Model = 4, "virtio"
+	d.Ports = []*agentv1.VMPort{{NicName: "other", PortId: "q"}, {NicName: "n", PortId: "p"}}
+	if _, err = domainSpec(d, src); err == nil {
+		t.Error("a NIC without a binding was defined")
+	}
+	binding := &driverv1.InterfaceBinding{Binding: &driverv1.InterfaceBinding_BridgePort{BridgePort: &driverv1.BridgePortBinding{Bridge: "b", TapName: "t"}}}
+	src.ports = map[string]portSource{"p": {binding: binding, mac: "52:54:00:00:00:02", queues: 2, linkDown: true}, "q": {}}
+	s, err = domainSpec(d, src)
+	want := &driverv1.DomainInterface{InterfaceId: "p", Mac: "52:54:00:00:00:02", Model: "virtio", Queues: 4, LinkDown: true, Binding: binding}
+	if err != nil || !proto.Equal(s.GetInterfaces()[0], want) {
+		t.Errorf("a NIC in a network: %v, %v", s.GetInterfaces(), err)
 	}
 }
 
@@ -67,6 +74,11 @@ func TestDomainSpec(t *testing.T) {
 func TestInputHash(t *testing.T) {
 	t.Parallel()
 	d, _ := twoDisks()
+	network := func(groups ...string) *computev1.NIC_Network {
+		return &computev1.NIC_Network{Network: &computev1.NetworkAttachment{SecurityGroups: groups}}
+	}
+	d.Spec.Nics = append(d.Spec.Nics, &computev1.NIC{Name: "m", Attachment: network("g")})
+	d.Ports = []*agentv1.VMPort{{NicName: "m", PortId: "p"}}
 	base := inputHash(d)
 	for name, change := range map[string]func(*agentv1.DesiredVM){
 		"power":      func(d *agentv1.DesiredVM) { d.Spec.DesiredPower = computev1.PowerState_POWER_STATE_STOPPED },
@@ -74,6 +86,7 @@ func TestInputHash(t *testing.T) {
 		"generation": func(d *agentv1.DesiredVM) { d.Generation++ },
 		"policy":     func(d *agentv1.DesiredVM) { d.Spec.RunPolicy = computev1.RunPolicy_RUN_POLICY_ALWAYS },
 		"user-data":  func(d *agentv1.DesiredVM) { d.UserData = nil },
+		"groups":     func(d *agentv1.DesiredVM) { d.Spec.Nics[1].Attachment = network("h") },
 		"size": func(d *agentv1.DesiredVM) {
 			d.Spec.Disks[0].Source = &computev1.Disk_Inline{Inline: &computev1.InlineVolume{SizeBytes: 9}}
 		},
@@ -87,6 +100,7 @@ func TestInputHash(t *testing.T) {
 		"memory": func(d *agentv1.DesiredVM) { d.Spec.MemoryBytes++ },
 		"epoch":  func(d *agentv1.DesiredVM) { d.Epoch++ },
 		"volume": func(d *agentv1.DesiredVM) { d.Volumes[0].VolumeId = "x" },
+		"port":   func(d *agentv1.DesiredVM) { d.Ports[0].PortId = "q" },
 		"seed":   func(d *agentv1.DesiredVM) { d.Spec.CloudInit.UserDataSha256 = "t" },
 	} {
 		c := proto.CloneOf(d)

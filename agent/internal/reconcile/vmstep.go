@@ -20,6 +20,10 @@ type vmView struct {
 	Domain        *driverv1.Domain // nil = absent
 	InputHash     string
 	Volumes       volumesWait
+	// Ports: what its NICs wait for before a definition is made with them, or it is started.
+	Ports volumesWait
+	// Nics: what of the NICs of a domain that runs is not as wanted, and can be changed now.
+	Nics nicChange
 	// Deleted: the driver said that nothing of the domain is left.
 	Deleted bool
 	// Attached: volumes and images were attached by this run of the agent; DomainHash is then of the definition that results.
@@ -30,7 +34,7 @@ type vmView struct {
 	Now       time.Time
 }
 
-// volumesWait says what a VM's volumes wait for; an empty message = all are ready.
+// volumesWait says what a VM's volumes, or its ports, wait for; an empty message = all are ready.
 type volumesWait struct {
 	Message   string
 	Reason    string
@@ -59,6 +63,9 @@ const (
 	actDelete                    // remove the domain
 	actDetach                    // detach its volumes
 	actGone                      // note that nothing is left
+	actUnplug                    // take NICs out while it runs
+	actPlug                      // put NICs in while it runs
+	actLink                      // set links up or down
 )
 
 // decision is what to do, and how the VM stands meanwhile.
@@ -145,6 +152,9 @@ func stepDefine(v vmView) (decision, bool) {
 	if v.Volumes.Message != "" {
 		return waitForVolumes(v, d), true
 	}
+	if v.Ports.Message != "" {
+		return waitForPorts(v, d), true
+	}
 	switch {
 	case !v.Attached:
 		d.Do, d.Step = actAttach, "attach"
@@ -157,14 +167,25 @@ func stepDefine(v vmView) (decision, bool) {
 }
 
 func waitForVolumes(v vmView, d decision) decision {
-	d.Step, d.Reason, d.Message, d.Permanent = "volume", "WAITS_FOR_VOLUME", v.Volumes.Message, v.Volumes.Permanent
-	if v.Volumes.Reason != "" {
-		d.Reason = v.Volumes.Reason
+	d.Step, d.Reason = "volume", "WAITS_FOR_VOLUME"
+	return waitFor(v, v.Volumes, d)
+}
+
+// waitForPorts waits until all ports are in place. That one is kept shut is no reason to wait.
+func waitForPorts(v vmView, d decision) decision {
+	d.Do, d.Step, d.Reason, d.After = actWait, "port", "WAITS_FOR_PORT", never
+	return waitFor(v, v.Ports, d)
+}
+
+func waitFor(v vmView, w volumesWait, d decision) decision {
+	d.Message, d.Permanent = w.Message, w.Permanent
+	if w.Reason != "" {
+		d.Reason = w.Reason
 	}
 	if d.Permanent && v.Domain == nil {
 		d.Phase = computev1.VMPhase_VM_PHASE_FAILED
 	}
-	if left := v.Volumes.Retry.Sub(v.Now); !v.Volumes.Retry.IsZero() && left > 0 {
+	if left := w.Retry.Sub(v.Now); !w.Retry.IsZero() && left > 0 {
 		d.After = left
 	}
 	return d
@@ -217,6 +238,10 @@ func stepStart(v vmView) decision {
 		d.Do, d.After, d.Reason = actWait, wait, "GUEST_ENDED"
 		d.Message = "it ended by itself (" + endWords(v.Domain) + "); started again in " + people(wait)
 	}
+	if d.Do == actStart && v.Ports.Message != "" { // its rules come first
+		d.Phase = computev1.VMPhase_VM_PHASE_STOPPED
+		d = waitForPorts(v, d)
+	}
 	return d
 }
 
@@ -264,6 +289,8 @@ func stepRunning(v vmView) decision {
 		d.Do, d.Step = actPause, "pause"
 	case !paused && state == driverv1.DomainState_DOMAIN_STATE_PAUSED:
 		d.Do, d.Step = actResume, "resume"
+	case state == driverv1.DomainState_DOMAIN_STATE_RUNNING && !v.Nics.none():
+		d.Step, d.Do = "nic", v.Nics.next()
 	default:
 		d.Realised = true
 	}

@@ -29,6 +29,9 @@ const (
 
 type key struct{ kind, id string }
 
+// portStats are the counters of a port, beside what is said of it.
+const portStats = "port_stats"
+
 // Reporter keeps and sends reports. All methods may be called at once and return at once, but Run.
 type Reporter struct {
 	link    *link.Link
@@ -93,6 +96,18 @@ func (r *Reporter) Image(m *agentv1.ImageCopyReport) {
 	r.put(key{"image", m.GetImageId() + "/" + m.GetPoolId()}, m)
 }
 
+// Network reports on a network.
+func (r *Reporter) Network(m *agentv1.NetworkReport) { r.put(key{"network", m.GetNetworkId()}, m) }
+
+// Port reports on a port.
+func (r *Reporter) Port(m *agentv1.PortReport) { r.put(key{"port", m.GetPortId()}, m) }
+
+// RuleSet reports whether a rule set is in force.
+func (r *Reporter) RuleSet(m *agentv1.RuleSetReport) { r.put(key{"rule_set", m.GetRuleSetId()}, m) }
+
+// PortStats reports the counters of a port.
+func (r *Reporter) PortStats(m *agentv1.PortStats) { r.put(key{portStats, m.GetPortId()}, m) }
+
 // Progress reports what is being done about an object; without progress, that nothing is.
 func (r *Reporter) Progress(m *agentv1.ObjectProgress) {
 	k := key{"progress", m.GetKey().GetKind().String() + "/" + m.GetKey().GetId()}
@@ -142,10 +157,17 @@ func (r *Reporter) Forget(k *agentv1.DesiredKey) {
 	defer r.mu.Unlock()
 	kind := map[agentv1.DesiredKind]string{
 		agentv1.DesiredKind_DESIRED_KIND_VM: "vm", agentv1.DesiredKind_DESIRED_KIND_VOLUME: "volume", agentv1.DesiredKind_DESIRED_KIND_POOL: "pool",
-		agentv1.DesiredKind_DESIRED_KIND_VOLUME_SNAPSHOT: "snapshot",
+		agentv1.DesiredKind_DESIRED_KIND_VOLUME_SNAPSHOT: "snapshot", agentv1.DesiredKind_DESIRED_KIND_NETWORK: "network",
+		agentv1.DesiredKind_DESIRED_KIND_PORT: "port", agentv1.DesiredKind_DESIRED_KIND_RULE_SET: "rule_set",
 	}[k.GetKind()]
-	delete(r.last, key{kind, k.GetId()})
-	delete(r.dirty, key{kind, k.GetId()})
+	kinds := []string{kind}
+	if kind == "port" {
+		kinds = append(kinds, portStats)
+	}
+	for _, kind := range kinds {
+		delete(r.last, key{kind, k.GetId()})
+		delete(r.dirty, key{kind, k.GetId()})
+	}
 }
 
 // Again says everything again: a controller that may not know it listens.
@@ -225,6 +247,14 @@ func (r *Reporter) batch() *batch {
 			b.req.Pools = append(b.req.Pools, m)
 		case *agentv1.ImageCopyReport:
 			b.req.Images = append(b.req.Images, m)
+		case *agentv1.NetworkReport:
+			b.req.Networks = append(b.req.Networks, m)
+		case *agentv1.PortReport:
+			b.req.Ports = append(b.req.Ports, m)
+		case *agentv1.RuleSetReport:
+			b.req.RuleSets = append(b.req.RuleSets, m)
+		case *agentv1.PortStats:
+			b.req.PortStats = append(b.req.PortStats, m)
 		case *agentv1.ObjectProgress:
 			b.req.Progress = append(b.req.Progress, m)
 			if m.GetProgress() == nil { // nothing to be said again, unless this is not taken
