@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -14,6 +15,7 @@ import (
 type told struct {
 	progress map[key]*computev1.Progress
 	orphans  map[string]*agentv1.OrphanDetail // by VM
+	ports    map[string]*agentv1.PortStats    // counters, by port
 	since    time.Time                        // of its stream, or of the end of that
 }
 
@@ -23,7 +25,7 @@ var _ seam.Nodes = (*Service)(nil)
 func (s *Service) toldBy(nodeID string) *told {
 	t := s.told[nodeID]
 	if t == nil {
-		t = &told{progress: map[key]*computev1.Progress{}, orphans: map[string]*agentv1.OrphanDetail{}}
+		t = &told{progress: map[key]*computev1.Progress{}, orphans: map[string]*agentv1.OrphanDetail{}, ports: map[string]*agentv1.PortStats{}}
 		s.told[nodeID] = t
 	}
 	return t
@@ -41,6 +43,9 @@ func (s *Service) keepTold(nodeID string, req *agentv1.ReportStatusRequest) {
 		} else {
 			t.progress[k] = p.GetProgress()
 		}
+	}
+	if len(req.GetPortStats()) > 0 || slices.ContainsFunc(req.GetPorts(), (*agentv1.PortReport).GetAbsent) {
+		s.keepPortStats(nodeID, t, req.GetPortStats())
 	}
 	if req.GetOrphansKnown() {
 		clear(t.orphans)

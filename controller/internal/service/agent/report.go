@@ -139,6 +139,15 @@ func (r *report) items() []item {
 	for _, i := range r.req.GetImages() {
 		out = append(out, func() *state.Writer { return r.image(i) })
 	}
+	for _, n := range r.req.GetNetworks() {
+		out = append(out, func() *state.Writer { return r.network(n) })
+	}
+	for _, p := range r.req.GetPorts() {
+		out = append(out, func() *state.Writer { return r.port(p) })
+	}
+	for _, g := range r.req.GetRuleSets() {
+		out = append(out, func() *state.Writer { return r.ruleSet(g) })
+	}
 	if r.ofOrphans() {
 		out = append(out, r.orphansGone)
 	}

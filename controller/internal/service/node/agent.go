@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"net/netip"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -43,6 +44,13 @@ func (a *Agent) RegisterNode(ctx context.Context, req *computev1.RegisterNodeReq
 		v.Add("node.status.resources", "must tell cpus and memory_bytes")
 		return nil, v.Err()
 	}
+	if t := given.GetTunnelAddress(); t != "" {
+		if _, err := netip.ParseAddr(t); err != nil {
+			var v domain.Violations
+			v.Add("node.status.tunnel_address", "must be an IP address")
+			return nil, v.Err()
+		}
+	}
 	for range 16 {
 		row, err := a.own(ctx)
 		if err != nil {
@@ -56,6 +64,7 @@ func (a *Agent) RegisterNode(ctx context.Context, req *computev1.RegisterNodeReq
 		st := rec.GetNode().GetStatus()
 		st.Resources, st.Drivers = given.GetResources(), given.GetDrivers()
 		st.AgentVersion, st.BootId, st.System = given.GetAgentVersion(), given.GetBootId(), given.GetSystem()
+		st.TunnelAddress = given.GetTunnelAddress()
 		settle(rec, true)
 		if !proto.Equal(was, rec) {
 			var w state.Writer

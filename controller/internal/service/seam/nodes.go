@@ -17,6 +17,8 @@ type Nodes interface {
 	Progress(nodeID string, kind agentv1.DesiredKind, id string) *computev1.Progress
 	// OrphanDetail is what a node still knows of an orphan VM; nil = nothing.
 	OrphanDetail(nodeID, vmID string) *agentv1.OrphanDetail
+	// PortStats are the counters of a port as its node told them last; nil = never.
+	PortStats(nodeID, portID string) *agentv1.PortStats
 }
 
 // NoNodes knows of none.
@@ -35,3 +37,6 @@ func (NoNodes) Progress(string, agentv1.DesiredKind, string) *computev1.Progress
 
 // OrphanDetail implements Nodes.
 func (NoNodes) OrphanDetail(string, string) *agentv1.OrphanDetail { return nil }
+
+// PortStats implements Nodes.
+func (NoNodes) PortStats(string, string) *agentv1.PortStats { return nil }
