@@ -1,0 +1,35 @@
+module github.com/limiquantix/limiquantix/plugins/bridge
+
+go 1.26.0
+
+require (
+	github.com/limiquantix/limiquantix/plugins/kit v0.0.0-00010101000000-000000000000
+	github.com/limiquantix/limiquantix/proto v0.0.0
+	github.com/limiquantix/limiquantix/sdk v0.0.0
+	github.com/vishvananda/netlink v1.3.1
+	golang.org/x/sys v0.49.0
+	google.golang.org/protobuf v1.36.12
+)
+
+require (
+	github.com/fatih/color v1.13.0 // indirect
+	github.com/golang/protobuf v1.5.4 // indirect
+	github.com/hashicorp/go-hclog v1.6.3 // indirect
+	github.com/hashicorp/go-plugin v1.8.0 // indirect
+	github.com/hashicorp/yamux v0.1.2 // indirect
+	github.com/mattn/go-colorable v0.1.12 // indirect
+	github.com/mattn/go-isatty v0.0.17 // indirect
+	github.com/oklog/run v1.1.0 // indirect
+	github.com/vishvananda/netns v0.0.5 // indirect
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/text v0.42.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20261104224025-d1e00e9f33ab // indirect
+	google.golang.org/grpc v1.85.0 // indirect
+)
+
+replace (
+	github.com/limiquantix/limiquantix/plugins/kit => ../kit
+	github.com/limiquantix/limiquantix/proto => ../../proto
+	github.com/limiquantix/limiquantix/sdk => ../../sdk
+	github.com/limiquantix/limiquantix/sdk/conformance => ../../sdk/conformance
+)

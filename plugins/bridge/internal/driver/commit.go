@@ -1,0 +1,77 @@
+package driver
+
+import (
+	"context"
+
+	"github.com/limiquantix/limiquantix/plugins/bridge/internal/record"
+)
+
+// commit puts a state in force and records it. The kernel comes first: a plugin killed in between finds the old records, puts the old state in force again, and is told
+// the new one again. Needs mu.
+func (d *Driver) commit(ctx context.Context, next *record.State) error {
+	old := d.state
+	if err := d.sets.Add(old, next); err != nil {
+		return failed("address sets", err)
+	}
+	if err := d.filter(ctx, next); err != nil {
+		return err
+	}
+	if err := d.dir.Save(old, next); err != nil {
+		return failed("records", err)
+	}
+	d.state = next
+	d.cut(old, next)
+	if err := d.sets.Remove(old, next); err != nil {
+		return failed("address sets", err)
+	}
+	return nil
+}
+
+// filter puts the filter of a state in force. Needs mu.
+func (d *Driver) filter(ctx context.Context, next *record.State) error {
+	if d.inForce == nil {
+		have, err := d.kernel.Read(ctx)
+		if err != nil {
+			return err
+		}
+		d.inForce = have
+	}
+	want := model(next, d.inactive != "").Render()
+	if err := d.kernel.Apply(ctx, d.inForce, want); err != nil {
+		d.inForce = nil // whatever it is now: it is read before the next change
+		return err
+	}
+	d.inForce = want
+	return nil
+}
+
+// restore puts the records in force, as far as the kernel differs from them. Needs mu.
+func (d *Driver) restore(ctx context.Context) error {
+	if err := d.sets.Restore(d.state); err != nil {
+		return failed("address sets", err)
+	}
+	d.inForce = nil
+	if err := d.filter(ctx, d.state); err != nil {
+		return err
+	}
+	for _, id := range record.IDs(d.state.Networks) {
+		if err := d.ensureLinks(ctx, d.state, id); err != nil {
+			return err
+		}
+	}
+	for _, id := range record.IDs(d.state.Interfaces) {
+		if err := d.shape(d.state.Interfaces[id]); err != nil {
+			return failed("limits", err)
+		}
+	}
+	d.cut(record.NewState(), d.state)
+	return nil
+}
+
+// ensureLinks makes a network's devices, and what it serves. Needs mu.
+func (d *Driver) ensureLinks(ctx context.Context, s *record.State, id string) error {
+	if err := linkNetwork(s.Networks[id]).Ensure(); err != nil {
+		return failed("network "+id, err)
+	}
+	return d.serve(ctx, s, id)
+}

@@ -1,0 +1,156 @@
+package filter
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Tables are iptables' chains of ours in one family: rules by table and chain, in the form in which iptables-save prints them, without "-A CHAIN ".
+type Tables map[string]map[string][]string
+
+// hooks are the rules in chains that are not ours: where packets come in.
+var hooks = []struct{ table, chain, target string }{
+	{"raw", "PREROUTING", "LQ-ZONE"},
+	{"raw", "OUTPUT", "LQ-ZONE-OUT"},
+	{"mangle", "PREROUTING", "LQ-PRE"},
+	{"mangle", "FORWARD", "LQ-FWD"},
+	{"mangle", "POSTROUTING", "LQ-POST"},
+	{"nat", "PREROUTING", "LQ-DNAT"},
+	{"nat", "POSTROUTING", "LQ-SNAT"},
+	{"filter", "INPUT", "LQ-INPUT"},
+	{"filter", "FORWARD", "LQ-FORWARD"},
+}
+
+var tableNames = []string{"raw", "nat", "filter", "mangle"}
+
+// ours reports whether a chain is one of this driver's.
+func ours(chain string) bool {
+	for _, p := range []string{"LQ-", "LQE-", "LQI-", "LQN-", "LQM-", "LQe-", "LQi-"} {
+		if strings.HasPrefix(chain, p) {
+			return true
+		}
+	}
+	return false
+}
+
+func (t Tables) add(table, chain string, rules ...string) {
+	if t[table] == nil {
+		t[table] = map[string][]string{}
+	}
+	t[table][chain] = append(t[table][chain], rules...)
+}
+
+// script is what iptables-restore --noflush needs to bring have to want; empty = nothing. Of a chain whose order means nothing only the difference is sent.
+func script(have, want Tables) string {
+	var b strings.Builder
+	for _, table := range tableNames {
+		if s := tableScript(table, have[table], want[table]); s != "" {
+			fmt.Fprintf(&b, "*%s\n%sCOMMIT\n", table, s)
+		}
+	}
+	return b.String()
+}
+
+func tableScript(table string, have, want map[string][]string) string {
+	var declare, rules, remove strings.Builder
+	for _, chain := range slices.Sorted(maps.Keys(want)) {
+		old, there := have[chain]
+		if there && slices.Equal(old, want[chain]) {
+			continue
+		}
+		if !ours(chain) {
+			for _, r := range want[chain] {
+				if !slices.Contains(old, r) {
+					fmt.Fprintf(&rules, "-I %s 1 %s\n", chain, r)
+				}
+			}
+			continue
+		}
+		if add, del, ok := difference(chain, old, want[chain]); there && ok {
+			for _, r := range del {
+				fmt.Fprintf(&rules, "-D %s %s\n", chain, r)
+			}
+			for _, r := range add {
+				fmt.Fprintf(&rules, "-A %s %s\n", chain, r)
+			}
+			continue
+		}
+		fmt.Fprintf(&declare, ":%s - [0:0]\n", chain)
+		for _, r := range want[chain] {
+			fmt.Fprintf(&rules, "-A %s %s\n", chain, r)
+		}
+	}
+	gone := func(chain string) bool { _, kept := want[chain]; return !kept }
+	for _, chain := range slices.Sorted(maps.Keys(have)) {
+		if gone(chain) && ours(chain) {
+			fmt.Fprintf(&declare, ":%s - [0:0]\n", chain) // declared again, a chain is empty
+			fmt.Fprintf(&remove, "-X %s\n", chain)
+		}
+	}
+	for chain, old := range have { // a table that is wanted no more leaves no hook
+		if !ours(chain) && gone(chain) {
+			for _, r := range old {
+				fmt.Fprintf(&rules, "-D %s %s\n", chain, r)
+			}
+		}
+	}
+	return declare.String() + rules.String() + remove.String()
+}
+
+// difference is what to add to and delete from a rule set's chain, in which order means nothing; not ok when it is better written anew.
+func difference(chain string, have, want []string) (add, del []string, ok bool) {
+	if !strings.HasPrefix(chain, "LQe-") && !strings.HasPrefix(chain, "LQi-") {
+		return nil, nil, false
+	}
+	count := make(map[string]int, len(have))
+	for _, r := range have {
+		count[r]++
+	}
+	for _, r := range want {
+		if count[r]--; count[r] < 0 {
+			add = append(add, r)
+		}
+	}
+	for _, r := range have {
+		if count[r] > 0 {
+			count[r]--
+			del = append(del, r)
+		}
+	}
+	// Each deletion by rule makes iptables look through the chain.
+	return add, del, len(del) <= 8 && len(add) <= len(have)
+}
+
+// parse reads what iptables-save prints, and keeps our chains and our hooks.
+func parse(saved string) Tables {
+	t, table := Tables{}, ""
+	for line := range strings.Lines(saved) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "*"):
+			table = line[1:]
+		case strings.HasPrefix(line, ":"):
+			if chain, _, _ := strings.Cut(line[1:], " "); ours(chain) {
+				t.add(table, chain)
+			}
+		case strings.HasPrefix(line, "-A "):
+			chain, rule, _ := strings.Cut(line[3:], " ")
+			if ours(chain) || hook(table, chain, rule) {
+				t.add(table, chain, rule)
+			}
+		}
+	}
+	return t
+}
+
+// hook reports whether a rule in a chain that is not ours leads to one of ours.
+func hook(table, chain, rule string) bool {
+	for _, h := range hooks {
+		if h.table == table && h.chain == chain && rule == "-j "+h.target {
+			return true
+		}
+	}
+	return false
+}

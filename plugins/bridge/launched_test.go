@@ -1,0 +1,119 @@
+package bridge_test
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/limiquantix/limiquantix/plugins/bridge/internal/name"
+	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	"github.com/limiquantix/limiquantix/sdk/conformance"
+	"github.com/limiquantix/limiquantix/sdk/host"
+)
+
+// build makes a plugin directory with the binary and its manifest.
+func build(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	cmd := exec.Command("go", "build", "-o", dir, "./cmd/limiquantix-plugin-bridge")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := host.WriteManifest(dir, &host.Manifest{Name: "bridge", Version: "0.0.0-dev", Kinds: []string{"network"}, Executable: "limiquantix-plugin-bridge"}); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+const (
+	clusterID = "11111111-1111-4111-8111-111111111111"
+	nodeID    = "22222222-2222-4222-8222-222222222222"
+)
+
+func newID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:])
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}
+
+func mark(id string) *driverv1.OwnershipMark {
+	return &driverv1.OwnershipMark{ClusterId: clusterID, NodeId: nodeID, ObjectId: id, Generation: 1, Epoch: 1}
+}
+
+// launched is a running plugin.
+type launched struct {
+	*host.Process
+	driverv1.NetworkDriverServiceClient
+	spec host.Spec
+}
+
+func launch(t testing.TB) *launched {
+	t.Helper()
+	return start(t, host.Spec{Dir: build(t)})
+}
+
+func start(t testing.TB, spec host.Spec) *launched {
+	t.Helper()
+	run, err := os.MkdirTemp("", "lq")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec.RuntimeDir, spec.ConfigJSON = run, "{}"
+	spec.Host = &driverv1.HostFacts{ClusterId: clusterID, NodeId: nodeID, NodeName: "n", BootId: "b", StateDirectory: run, RuntimeDirectory: run}
+	p, err := host.Launch(t.Context(), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &launched{p, driverv1.NewNetworkDriverServiceClient(p.Conn()), spec}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		_ = l.Stop(ctx, time.Second)
+		_ = os.RemoveAll(run)
+	})
+	return l
+}
+
+// kill ends the plugin with kill -9 and launches it again.
+func (l *launched) kill(t testing.TB) {
+	t.Helper()
+	l.end(t)
+	*l = *start(t, l.spec)
+}
+
+func (l *launched) end(t testing.TB) {
+	t.Helper()
+	if err := syscall.Kill(l.PID(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	<-l.Done()
+}
+
+// The contract of the SDK, against the real kernel.
+func TestConformance(t *testing.T) {
+	conformance.Test(t, conformance.Options{Plugin: host.Spec{Dir: build(t)}, Brief: true})
+	if left := leftovers(t); left != "" {
+		t.Error("left behind:", left)
+	}
+}
+
+// leftovers is what in the namespace is ours.
+func leftovers(t testing.TB) (left string) {
+	t.Helper()
+	for _, args := range [][]string{{"ip", "-o", "link"}, {"iptables-nft-save"}, {"ip6tables-nft-save"}, {"nft", "list", "tables"}, {"ipset", "list", "-n"}, {"ip", "rule"}, {"ip", "-6", "rule"}} {
+		out, _ := exec.Command(args[0], args[1:]...).CombinedOutput()
+		for _, mine := range []string{name.BridgePrefix, name.TunnelPrefix, name.ShaperPrefix, "LQ", "bridge limiquantix", "lq4-", "lq6-", "512000"} {
+			if i := indexLine(string(out), mine); i != "" {
+				left += args[0] + ": " + i + "\n"
+			}
+		}
+	}
+	return left
+}
