@@ -6,6 +6,7 @@ require (
 	github.com/limiquantix/limiquantix/plugins/kit v0.0.0-00010101000000-000000000000
 	github.com/limiquantix/limiquantix/proto v0.0.0
 	github.com/limiquantix/limiquantix/sdk v0.0.0
+	github.com/limiquantix/limiquantix/sdk/conformance v0.0.0-00010101000000-000000000000
 	github.com/vishvananda/netlink v1.3.1
 	golang.org/x/sys v0.49.0
 	google.golang.org/protobuf v1.36.12
