@@ -181,6 +181,17 @@ func checkNetworkForwards(v *Violations, spec *networkv1.NetworkSpec) {
 	}
 }
 
+// ForwardLeadsTo reports whether a forward of a port's network leads to the port.
+func ForwardLeadsTo(f *networkv1.NetworkForward, p *networkv1.Port) bool {
+	switch t := f.GetTarget().(type) {
+	case *networkv1.NetworkForward_PortId:
+		return t.PortId == p.GetMeta().GetId()
+	case *networkv1.NetworkForward_IpAddress:
+		return slices.Contains(p.GetStatus().GetIpAddresses(), t.IpAddress)
+	}
+	return false
+}
+
 // ListenMeet reports whether two addresses to listen on exclude one another: an empty or unspecified one is every address.
 func ListenMeet(a, b string) bool { return a == b || everyAddress(a) || everyAddress(b) }
 

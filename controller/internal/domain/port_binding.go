@@ -55,6 +55,20 @@ func portStatus(rec *statev1.PortRecord) *networkv1.PortStatus {
 	return rec.GetPort().GetStatus()
 }
 
+// CanBindPort says why a port cannot be a NIC of a VM; "" = it can.
+func CanBindPort(rec *statev1.PortRecord, vmID string) string {
+	b := rec.GetPort().GetStatus().GetBinding()
+	switch {
+	case rec.GetPort().GetMeta().GetDeleteTime() != nil:
+		return "is being deleted"
+	case rec.GetOwnerVmId() != "":
+		return "lives and dies with VM " + rec.GetOwnerVmId()
+	case b.GetVmId() != "" && b.GetVmId() != vmID:
+		return "is NIC " + b.GetNicName() + " of VM " + b.GetVmId()
+	}
+	return ""
+}
+
 // HasPort reports whether a port is a NIC of a VM by the VM's spec.
 func HasPort(vm *statev1.VMRecord, portID string) bool {
 	for _, p := range vm.GetNicPorts() {

@@ -51,8 +51,11 @@ func DefaultVM(spec *computev1.VMSpec, id string) {
 		}
 	}
 	for _, n := range spec.GetNics() {
-		if n.Mac == "" {
-			n.Mac = makeMAC(id, n.GetName())
+		if net := n.GetNetwork(); net != nil && net.GetNetwork() == "" && net.GetPort() == "" {
+			net.Network = DefaultNetworkName
+		}
+		if n.Mac == "" && n.GetNetwork().GetPort() == "" { // a port brings its own
+			n.Mac = MakeMAC(id, n.GetName())
 		}
 		for _, f := range n.GetUser().GetForwards() {
 			if f.Protocol == "" {
@@ -70,8 +73,8 @@ func DefaultVM(spec *computev1.VMSpec, id string) {
 	}
 }
 
-// makeMAC derives a stable address in QEMU's own prefix.
-func makeMAC(id, nic string) string {
+// MakeMAC derives the address of a VM's NIC, the same each time, in QEMU's own prefix.
+func MakeMAC(id, nic string) string {
 	h := sha256.Sum256([]byte(id + "/" + nic))
 	return fmt.Sprintf("52:54:00:%02x:%02x:%02x", h[0], h[1], h[2])
 }

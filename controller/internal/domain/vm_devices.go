@@ -60,7 +60,7 @@ func checkInline(v *Violations, at string, in *computev1.InlineVolume) {
 	checkEnum(v, at+".format", in.GetFormat())
 }
 
-func checkNICs(v *Violations, nics []*computev1.NIC) {
+func checkNICs(v *Violations, nics []*computev1.NIC, vcpus int32) {
 	if len(nics) > maxNICs {
 		v.Add("vm.spec.nics", "holds %d interfaces, at most %d are allowed", len(nics), maxNICs)
 	}
@@ -68,12 +68,15 @@ func checkNICs(v *Violations, nics []*computev1.NIC) {
 	for i, n := range nics {
 		at := fmt.Sprintf("vm.spec.nics[%d]", i)
 		checkUnique(v, at+".name", n.GetName(), names)
-		if !validMAC(n.GetMac()) {
+		switch m := n.GetMac(); {
+		case m == "" && n.GetNetwork().GetPort() != "":
+		case !validMAC(m):
 			v.Add(at+".mac", macRule)
-		} else if macs[n.GetMac()] {
-			v.Add(at+".mac", "%s is used twice", n.GetMac())
+		case macs[m]:
+			v.Add(at+".mac", "%s is used twice", m)
+		default:
+			macs[m] = true
 		}
-		macs[n.GetMac()] = true
 		if m := n.GetModel(); m != "" && m != "virtio" && m != "e1000e" {
 			v.Add(at+".model", "must be empty or \"virtio\", or \"e1000e\"")
 		}
@@ -81,10 +84,45 @@ func checkNICs(v *Violations, nics []*computev1.NIC) {
 		case *computev1.NIC_User:
 			checkForwards(v, at+".user", a.User, ports)
 		case *computev1.NIC_Network:
-			v.Add(at+".network", "virtual networks come with a later release: use a user-mode NIC (\"user\": {})")
+			checkNetworkNIC(v, at+".network", a.Network)
 		default:
 			v.Add(at, "needs user or network")
 		}
+		checkQueues(v, at+".queues", n, vcpus)
+	}
+}
+
+// checkNetworkNIC looks at a NIC's place in a network: a port that is there, or one that is to be made.
+func checkNetworkNIC(v *Violations, at string, n *computev1.NetworkAttachment) {
+	if p := n.GetPort(); p != "" {
+		checkRef(v, at+".port", p, "a port's id or name")
+		if n.GetNetwork() != "" || len(n.GetSecurityGroups()) > 0 || len(n.GetIpAddresses()) > 0 {
+			v.Add(at, "names a port: its network, addresses and groups are the port's own, so that nothing else may be set")
+		}
+		return
+	}
+	checkRef(v, at+".network", n.GetNetwork(), "a network's id or name")
+	CheckPortGroups(v, at+".security_groups", n.GetSecurityGroups())
+	CheckPortAddresses(v, at+".ip_addresses", n.GetIpAddresses())
+}
+
+// checkRef notes what can be neither an id nor a name.
+func checkRef(v *Violations, field, ref, what string) {
+	if !IsID(ref) && !ValidName(ref) {
+		v.Add(field, "must be %s", what)
+	}
+}
+
+const maxQueues = 16
+
+func checkQueues(v *Violations, field string, n *computev1.NIC, vcpus int32) {
+	q := n.GetQueues()
+	switch {
+	case q == 0:
+	case n.GetNetwork() == nil || n.GetModel() != "" && n.GetModel() != "virtio":
+		v.Add(field, "can be set with model virtio in a network only")
+	case q > maxQueues || int64(q) > int64(max(1, vcpus)):
+		v.Add(field, "must be 1-%d and at most the number of virtual CPUs, which is %d", maxQueues, vcpus)
 	}
 }
 

@@ -1,6 +1,7 @@
 package domain
 
 import (
+	"fmt"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -23,6 +24,7 @@ func UpdateVM(cur, change *computev1.VM, mask *fieldmaskpb.FieldMask) (next *com
 	}
 	next.Spec.RestartGeneration = cur.GetSpec().GetRestartGeneration() // RebootVM's alone
 	keepUserData = settleUserData(next.GetSpec(), cur.GetSpec(), slices.Contains(mask.GetPaths(), "spec.cloud_init.user_data"))
+	keepMACs(next.GetSpec(), cur.GetSpec())
 	DefaultVM(next.GetSpec(), cur.GetMeta().GetId())
 	ValidateVM(&v, next)
 	checkImmutable(&v, cur.GetSpec(), next.GetSpec())
@@ -78,11 +80,54 @@ func checkImmutable(v *Violations, cur, next *computev1.VMSpec) {
 	if !same {
 		v.Add("vm.spec.disks", "adding, removing, reordering or resizing disks comes with a later release; bus, boot_order, read_only, discard and serial can change")
 	}
-	sameNICs := len(cur.GetNics()) == len(next.GetNics())
-	for i := 0; sameNICs && i < len(cur.GetNics()); i++ {
-		sameNICs = cur.GetNics()[i].GetName() == next.GetNics()[i].GetName()
+	checkNICsKept(v, cur.GetNics(), next.GetNics())
+}
+
+// keepMACs gives a NIC in a network that is updated without MAC address the one that it has.
+func keepMACs(next, cur *computev1.VMSpec) {
+	for _, n := range next.GetNics() {
+		if was := NICNamed(cur.GetNics(), n.GetName()); n.GetMac() == "" && n.GetNetwork() != nil && was.GetNetwork() != nil {
+			n.Mac = was.GetMac()
+		}
 	}
-	if !sameNICs {
-		v.Add("vm.spec.nics", "adding, removing or reordering interfaces comes with a later release; their settings can change")
+}
+
+// NICNamed is the NIC with a name; nil = none.
+func NICNamed(nics []*computev1.NIC, name string) *computev1.NIC {
+	i := slices.IndexFunc(nics, func(n *computev1.NIC) bool { return n.GetName() == name })
+	if i < 0 {
+		return nil
+	}
+	return nics[i]
+}
+
+// checkNICsKept notes changes of NICs that no update may make: NICs in networks come and go, user-mode ones do not, and those that stay keep their order and what they are plugged into.
+func checkNICsKept(v *Violations, cur, next []*computev1.NIC) {
+	last := -1
+	for i, n := range next {
+		at := fmt.Sprintf("vm.spec.nics[%d]", i)
+		j := slices.IndexFunc(cur, func(c *computev1.NIC) bool { return c.GetName() == n.GetName() })
+		if j < 0 {
+			if n.GetNetwork() == nil {
+				v.Add(at, "a user-mode interface cannot be added to a VM: use one in a network")
+			}
+			continue
+		}
+		was := cur[j]
+		if j < last {
+			v.Add(at, "interfaces that stay keep their order")
+		}
+		last = max(last, j)
+		switch {
+		case (was.GetNetwork() == nil) != (n.GetNetwork() == nil):
+			v.Add(at, "cannot change between user and network: take the interface out, and add one by another name")
+		case n.GetNetwork() != nil && was.GetMac() != n.GetMac():
+			v.Add(at+".mac", "cannot change: take the interface out, and add one by another name")
+		}
+	}
+	for _, c := range cur {
+		if c.GetNetwork() == nil && NICNamed(next, c.GetName()) == nil {
+			v.Add("vm.spec.nics", "user-mode interface %q cannot be taken out", c.GetName())
+		}
 	}
 }

@@ -38,7 +38,7 @@ func ValidateVMSpec(v *Violations, s *computev1.VMSpec) {
 	}
 	checkBoot(v, s)
 	checkDisks(v, s.GetDisks())
-	checkNICs(v, s.GetNics())
+	checkNICs(v, s.GetNics(), s.GetCpu().GetVcpus())
 	checkCloudInit(v, s.GetCloudInit())
 	checkPlacement(v, s.GetPlacement())
 	checkEnum(v, "vm.spec.desired_power", s.GetDesiredPower())

@@ -71,7 +71,19 @@ func TestValidateVM(t *testing.T) {
 		"vm.spec.disks":               func(v *computev1.VM) { v.Spec.Disks = make([]*computev1.Disk, 25) },
 		"vm.spec.nics[0].mac":         func(v *computev1.VM) { v.Spec.Nics[0].Mac = "01:00:00:00:00:01" },
 		"vm.spec.nics[0].model":       func(v *computev1.VM) { v.Spec.Nics[0].Model = "ne2k" },
-		"vm.spec.nics[0].network":     func(v *computev1.VM) { v.Spec.Nics[0].Attachment = &computev1.NIC_Network{} },
+		"vm.spec.nics[0].queues":      func(v *computev1.VM) { v.Spec.Nics[0].Queues = 2 }, // with a user-mode network
+		"vm.spec.nics[0].network.network": func(v *computev1.VM) {
+			v.Spec.Nics[0].Attachment = &computev1.NIC_Network{Network: &computev1.NetworkAttachment{Network: "../x"}}
+		},
+		"vm.spec.nics[0].network": func(v *computev1.VM) {
+			v.Spec.Nics[0].Attachment = &computev1.NIC_Network{Network: &computev1.NetworkAttachment{Port: "p", Network: "n"}}
+		},
+		"vm.spec.nics[0].network.ip_addresses[1]": func(v *computev1.VM) {
+			v.Spec.Nics[0].Attachment = &computev1.NIC_Network{Network: &computev1.NetworkAttachment{Network: "n", IpAddresses: []string{"10.0.0.1", "10.0.0.2"}}}
+		},
+		"vm.spec.nics[0].network.security_groups": func(v *computev1.VM) {
+			v.Spec.Nics[0].Attachment = &computev1.NIC_Network{Network: &computev1.NetworkAttachment{Network: "n", SecurityGroups: make([]string, 33)}}
+		},
 		"vm.spec.nics[0].user.forwards[0].host_port": func(v *computev1.VM) {
 			v.Spec.Nics[0].GetUser().Forwards[0].HostPort = 65536
 		},

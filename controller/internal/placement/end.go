@@ -29,15 +29,16 @@ func (w *worker) end(ctx context.Context) error {
 			switch row.Kind {
 			case state.KindOperation:
 				object = row.Owner
-			case state.KindVM, state.KindImage, state.KindPool, state.KindVolume, state.KindSnapshot, state.KindSecurityGroup:
+			case state.KindVM, state.KindImage, state.KindPool, state.KindVolume, state.KindSnapshot, state.KindSecurityGroup, state.KindNetwork:
 			case state.KindPort:
+				rows = append(rows, w.networkOperations(c)...)
 				for _, id := range groupsOf(c) {
 					if !seen[id] {
 						seen[id] = true
 						rows = append(rows, w.Cache.Find(state.Query{Kind: state.KindOperation, Owner: id, Phases: []int32{opRunning}}).Rows...)
 					}
 				}
-			case state.KindNode: // changes of pools and groups wait for nodes that report only
+			case state.KindNode: // changes of pools, groups and networks wait for nodes that report only
 				if c.Old == nil || c.New == nil || c.Old.Phase != c.New.Phase {
 					rows = append(rows, w.nodeOperations()...)
 				}
@@ -122,6 +123,10 @@ func (w *worker) outcome(rec *statev1.OperationRecord) domain.Outcome {
 		return domain.SnapshotOutcome(op, w.Cache.Row(state.KindSnapshot, op.GetObjectId()).Snapshot())
 	case domain.KindSecurityGroup:
 		return w.groupOutcome(op)
+	case domain.KindNetwork:
+		return domain.NetworkOutcome(op, w.Cache.Row(state.KindNetwork, op.GetObjectId()).Network(), w.heardNeeds(op.GetObjectId()))
+	case domain.KindPort:
+		return domain.PortOutcome(op, w.Cache.Row(state.KindPort, op.GetObjectId()).Port())
 	case domain.KindPool:
 		return domain.PoolOutcome(op, w.Cache.Row(state.KindPool, op.GetObjectId()).Pool(), w.reporting())
 	}
@@ -155,6 +160,6 @@ func (w *worker) reporting() map[string]*computev1.Node {
 func (w *worker) nodeOperations() []*state.Row {
 	return w.Cache.Find(state.Query{Kind: state.KindOperation, Phases: []int32{opRunning}, Keep: func(r *state.Row) bool {
 		kind := r.Operation().GetOperation().GetObjectKind()
-		return kind == domain.KindPool || kind == domain.KindSecurityGroup
+		return kind == domain.KindPool || kind == domain.KindSecurityGroup || kind == domain.KindNetwork
 	}}).Rows
 }

@@ -23,6 +23,9 @@ func (w *worker) empty(ctx context.Context, node *state.Row) error {
 			for _, row := range w.Cache.Find(state.Query{Kind: state.KindVolume, Node: node.ID, Limit: roundSize}).Rows {
 				outs = append(outs, w.dropVolume(row, &metav1.ObjectMeta{Id: node.ID, Name: node.Name}))
 			}
+			for _, row := range w.Cache.Find(state.Query{Kind: state.KindPort, Node: node.ID, Limit: roundSize}).Rows {
+				outs = append(outs, w.dropPort(row))
+			}
 		}
 		for _, row := range w.Cache.Find(state.Query{Kind: state.KindSnapshot, Node: node.ID, Limit: roundSize}).Rows {
 			outs = append(outs, dropSnapshot(row, node.Name))
@@ -32,6 +35,11 @@ func (w *worker) empty(ctx context.Context, node *state.Row) error {
 		}
 		for _, row := range w.Cache.Find(state.Query{Kind: state.KindPool}).Rows {
 			if out := dropPoolNode(row, node.ID); out != nil {
+				outs = append(outs, out)
+			}
+		}
+		for _, row := range w.Cache.Find(state.Query{Kind: state.KindNetwork, Node: node.ID, Limit: roundSize}).Rows {
+			if out := dropNetworkNode(row, node.ID); out != nil {
 				outs = append(outs, out)
 			}
 		}
@@ -68,7 +76,7 @@ func (w *worker) unplaceSome(nodeID string) []*state.Writer {
 	var out state.Writer
 	rec := row.Node()
 	for _, vm := range w.Cache.Find(state.Query{Kind: state.KindVM, Node: nodeID, Limit: roundSize}).Rows {
-		if out.Size() > 0 && out.Size()+2+len(vm.VM().GetDiskVolumes()) > maxOps {
+		if out.Size() > 0 && out.Size()+2+len(vm.VM().GetDiskVolumes())+len(vm.VM().GetNicPorts()) > maxOps {
 			break
 		}
 		w.unplace(&out, rec, vm)
@@ -81,7 +89,7 @@ func (w *worker) unplaceSome(nodeID string) []*state.Writer {
 	return []*state.Writer{&out}
 }
 
-// unplace takes a VM off its node, with the volumes that only that node had.
+// unplace takes a VM off its node, with the volumes that only that node had, and ends what binds its ports there.
 func (w *worker) unplace(out *state.Writer, node *statev1.NodeRecord, row *state.Row) {
 	rec, now := row.VM(), w.Now()
 	domain.SetClaim(node, rec, nil)
@@ -100,6 +108,12 @@ func (w *worker) unplace(out *state.Writer, node *statev1.NodeRecord, row *state
 		w.resetVolume(v, node.GetNode().GetMeta())
 		out.Same(rows[i])
 		out.Put(state.Key(state.KindVolume, rows[i].ID), v)
+	}
+	rows, ports, _ := portsOf(w.Cache, rec)
+	for i, p := range ports {
+		domain.UnplacePort(p)
+		out.Same(rows[i])
+		out.Put(state.Key(state.KindPort, rows[i].ID), p)
 	}
 	w.History.Add(row.ID, &computev1.VMEvent{Time: timestamppb.New(now), Type: "NodeFenced", Message: "its node was declared off by an operator"})
 }
@@ -182,7 +196,7 @@ func dropCopies(row *state.Row, nodeID string) *state.Writer {
 	return &out
 }
 
-// dropGoneNodes takes out of pools and images what they say of nodes that are no more: nobody would ever confirm that nothing is left there.
+// dropGoneNodes takes out of pools, images and networks what they say of nodes that are no more: nobody would ever confirm that nothing is left there.
 func (w *worker) dropGoneNodes(ctx context.Context) error {
 	gone := func(id string) bool { return id != "" && w.Cache.Row(state.KindNode, id) == nil }
 	for {
@@ -203,6 +217,7 @@ func (w *worker) dropGoneNodes(ctx context.Context) error {
 				}
 			}
 		}
+		outs = append(outs, w.goneNodes(gone)...)
 		if len(outs) == 0 {
 			return nil
 		}

@@ -43,6 +43,8 @@ type books struct {
 	vms     map[string]*statev1.VMRecord
 	nodes   map[string]*statev1.NodeRecord
 	volumes map[string]bool
+	ports   map[string]bool
+	nets    map[string]bool
 	seen    []state.Sighting
 	indexed map[string][2]int64 // node id -> CPUs and bytes that the index counts
 }
@@ -143,6 +145,14 @@ func strays(b books) []Finding {
 				if !b.volumes[o.GetObjectId()] {
 					out = append(out, Finding{FindUnknown, o.GetObjectId(), id, "an orphan volume of its node " + o.GetDetail() + "; no volume has this id"})
 				}
+			case "port":
+				if !b.ports[o.GetObjectId()] {
+					out = append(out, Finding{FindUnknown, o.GetObjectId(), id, "an orphan port of its node " + o.GetDetail() + "; no port has this id"})
+				}
+			case "network":
+				if !b.nets[o.GetObjectId()] {
+					out = append(out, Finding{FindUnknown, o.GetObjectId(), id, "an orphan network of its node " + o.GetDetail() + "; no network has this id"})
+				}
 			}
 		}
 	}
@@ -158,8 +168,9 @@ func moving(p *computev1.VMPlacement, nodeID string) bool {
 func (w *worker) recount() (b books, ok bool) {
 	for range 5 {
 		vms, nodes, volumes := w.Cache.Find(state.Query{Kind: state.KindVM}), w.Cache.Find(state.Query{Kind: state.KindNode}), w.Cache.Find(state.Query{Kind: state.KindVolume})
+		ports, nets := w.Cache.Find(state.Query{Kind: state.KindPort}), w.Cache.Find(state.Query{Kind: state.KindNetwork})
 		b = books{
-			vms: map[string]*statev1.VMRecord{}, nodes: map[string]*statev1.NodeRecord{}, volumes: map[string]bool{},
+			vms: map[string]*statev1.VMRecord{}, nodes: map[string]*statev1.NodeRecord{}, volumes: map[string]bool{}, ports: map[string]bool{}, nets: map[string]bool{},
 			seen: w.Seen.All(), indexed: map[string][2]int64{},
 		}
 		for _, n := range nodes.Rows {
@@ -167,7 +178,7 @@ func (w *worker) recount() (b books, ok bool) {
 			c, m := w.Index.Claimed(n.ID)
 			b.indexed[n.ID] = [2]int64{c, m}
 		}
-		if vms.Revision != nodes.Revision || vms.Revision != volumes.Revision || w.Cache.Revision() != vms.Revision {
+		if vms.Revision != nodes.Revision || vms.Revision != volumes.Revision || vms.Revision != ports.Revision || vms.Revision != nets.Revision || w.Cache.Revision() != vms.Revision {
 			continue
 		}
 		for _, v := range vms.Rows {
@@ -175,6 +186,12 @@ func (w *worker) recount() (b books, ok bool) {
 		}
 		for _, v := range volumes.Rows {
 			b.volumes[v.ID] = true
+		}
+		for _, p := range ports.Rows {
+			b.ports[p.ID] = true
+		}
+		for _, n := range nets.Rows {
+			b.nets[n.ID] = true
 		}
 		return b, true
 	}

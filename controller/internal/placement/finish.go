@@ -12,7 +12,7 @@ import (
 func (w *worker) finish(ctx context.Context) error {
 	return w.follow(ctx, func() error {
 		var rows []*state.Row
-		for _, kind := range []state.Kind{state.KindVM, state.KindImage, state.KindVolume, state.KindSnapshot, state.KindPool, state.KindSecurityGroup, state.KindNode} {
+		for _, kind := range []state.Kind{state.KindVM, state.KindImage, state.KindVolume, state.KindSnapshot, state.KindPool, state.KindNetwork, state.KindPort, state.KindSecurityGroup, state.KindNode} {
 			rows = append(rows, w.Cache.Find(state.Query{Kind: kind, Keep: func(r *state.Row) bool { return r.Deleting }}).Rows...)
 		}
 		if err := w.dropGoneNodes(ctx); err != nil {
@@ -39,6 +39,14 @@ func (w *worker) finish(ctx context.Context) error {
 				if p := w.Cache.Row(state.KindPool, v.InPool); p != nil && p.Deleting && !seen[p.ID] {
 					seen[p.ID] = true
 					rows = append(rows, p)
+				}
+			}
+			if p := c.Row(); p.Kind == state.KindPort { // its network or its VM may have waited for it
+				for _, waiting := range w.waitsForPort(c) {
+					if !seen[waiting.ID] {
+						seen[waiting.ID] = true
+						rows = append(rows, waiting)
+					}
 				}
 			}
 			if v := c.Row(); v.Kind == state.KindVolume && v.Owner != "" { // it is gone, or lies on no node any more
@@ -79,6 +87,10 @@ func (w *worker) finishAll(ctx context.Context, rows []*state.Row) error {
 				out = RemoveSecurityGroup(w.Cache, now)
 			case state.KindPool:
 				out = RemovePool(w.Cache, now)
+			case state.KindNetwork:
+				out = RemoveNetwork(w.Cache, now)
+			case state.KindPort:
+				out = removePort(now)
 			case state.KindNode:
 				if err := w.empty(ctx, now); err != nil {
 					return err
@@ -107,7 +119,7 @@ func (w *worker) finishAll(ctx context.Context, rows []*state.Row) error {
 	return nil
 }
 
-// RemoveVM removes a VM that is being deleted, with its volumes and secrets; nil while a node has not confirmed that nothing is left of it there.
+// RemoveVM removes a VM that is being deleted, with its volumes, ports and secrets; nil while a node has not confirmed that nothing is left of it there.
 func RemoveVM(cache *state.Cache, row *state.Row) *state.Writer {
 	if len(row.Nodes) > 0 {
 		return nil
@@ -129,6 +141,9 @@ func RemoveVM(cache *state.Cache, row *state.Row) *state.Writer {
 		domain.Detach(rec.GetVolume(), row.ID)
 		out.Same(v)
 		out.Put(state.Key(state.KindVolume, v.ID), rec)
+	}
+	if !removePorts(cache, &out, row.ID) {
+		return nil
 	}
 	out.Delete(state.Key(state.KindVM, row.ID))
 	out.DeletePrefix(state.SecretKey(row.ID, ""))

@@ -5,10 +5,13 @@ import (
 	"slices"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/scheduler"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
 	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
@@ -153,6 +156,14 @@ func (x *Index) apply(changes []state.Change) {
 		switch row.Kind {
 		case state.KindVM:
 			x.takeVM(row.ID, c.New)
+		case state.KindPort: // forwards lead to it by its address, or no longer
+			if c.New != nil && (c.Old == nil || !slices.Equal(c.Old.Addresses, c.New.Addresses)) && row.Owner != "" {
+				x.takeVM(row.Owner, x.cache.Row(state.KindVM, row.Owner))
+			}
+		case state.KindNetwork:
+			if c.Old != nil && c.New != nil {
+				x.takeForwards(c.Old, c.New)
+			}
 		case state.KindNode:
 			nodes[row.ID] = true
 		case state.KindPool:
@@ -198,8 +209,22 @@ func (x *Index) takeVM(id string, row *state.Row) {
 	x.sched.UpsertVM(scheduler.VMInfo{
 		ID: id, Project: row.Project, Labels: row.Labels, NodeID: row.Nodes[0], VCPUs: rec.GetClaim().GetVcpus(),
 		MemoryBytes: rec.GetClaim().GetMemoryBytes(), Rules: rec.GetVm().GetSpec().GetPlacement().GetAffinity(),
-		Ports: scheduler.HostPorts(rec.GetVm().GetSpec()),
+		Ports: hostPorts(x.cache, rec),
 	})
+}
+
+// takeForwards looks again at the VMs of a network whose forwards changed.
+func (x *Index) takeForwards(was, is *state.Row) {
+	same := slices.EqualFunc(was.Network().GetNetwork().GetSpec().GetForwards(), is.Network().GetNetwork().GetSpec().GetForwards(),
+		func(a, b *networkv1.NetworkForward) bool { return proto.Equal(a, b) })
+	if same {
+		return
+	}
+	for _, p := range x.cache.Find(state.Query{Kind: state.KindPort, Ref: state.RefNetwork(is.ID)}).Rows {
+		if p.Owner != "" {
+			x.takeVM(p.Owner, x.cache.Row(state.KindVM, p.Owner))
+		}
+	}
 }
 
 func (x *Index) takeNode(id string) {
@@ -281,6 +306,6 @@ func nodeInfo(n *computev1.Node) scheduler.NodeInfo {
 		CPUs: st.GetResources().GetCpus(), MemoryBytes: st.GetResources().GetMemoryBytes(),
 		OvercommitCPU: n.GetSpec().GetOvercommitCpu(), OvercommitMemory: n.GetSpec().GetOvercommitMemory(),
 		ReservedCPUs: n.GetSpec().ReservedCpus, ReservedMemory: n.GetSpec().ReservedMemoryBytes,
-		Drivers: domain.HealthyDrivers(st.GetDrivers(), "compute"),
+		Drivers: domain.HealthyDrivers(st.GetDrivers(), "compute"), AllDrivers: st.GetDrivers(), TunnelAddress: st.GetTunnelAddress(),
 	}
 }

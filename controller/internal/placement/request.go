@@ -17,7 +17,7 @@ func newRequest(cache *state.Cache, rec *statev1.VMRecord, volumes []*statev1.Vo
 	req := scheduler.Request{
 		VMID: vm.GetMeta().GetId(), Project: vm.GetMeta().GetProjectId(), Labels: vm.GetMeta().GetLabels(),
 		VCPUs: vm.GetSpec().GetCpu().GetVcpus(), MemoryBytes: vm.GetSpec().GetMemoryBytes(), Placement: vm.GetSpec().GetPlacement(),
-		Ports: scheduler.HostPorts(vm.GetSpec()),
+		Ports: hostPorts(cache, rec), Networks: networkNeeds(cache, rec),
 	}
 	for _, v := range volumes {
 		spec := v.GetVolume().GetSpec()
@@ -56,7 +56,11 @@ func shape(req scheduler.Request) string {
 	if err != nil {
 		return ""
 	}
-	return fmt.Sprintf("%d/%d/%v/%v/%v/%v/%s/%v/%x", req.VCPUs, req.MemoryBytes, req.Ports, req.Pools, req.OnNodes, req.Images, req.Project, req.Labels, rules)
+	networks := make([]string, len(req.Networks))
+	for i, n := range req.Networks {
+		networks[i] = n.ID
+	}
+	return fmt.Sprintf("%d/%d/%v/%v/%v/%v/%v/%s/%v/%x", req.VCPUs, req.MemoryBytes, req.Ports, networks, req.Pools, req.OnNodes, req.Images, req.Project, req.Labels, rules)
 }
 
 // volumesOf are the records of a VM's volumes with their rows; ok is false when one is missing.

@@ -82,6 +82,11 @@ func (r *round) place(row *state.Row) {
 		r.park(row.ID, "a volume of it is gone")
 		return
 	}
+	portRows, ports, ok := portsOf(r.w.Cache, rec)
+	if !ok {
+		r.park(row.ID, "a port of it is gone")
+		return
+	}
 	req := newRequest(r.w.Cache, rec, vols)
 	kind := shape(req)
 	if why, tried := r.full[kind]; tried && kind != "" {
@@ -97,7 +102,7 @@ func (r *round) place(row *state.Row) {
 	}
 	p := r.plan(d.NodeID)
 	fits := p != nil && !p.node.Deleting && p.room(req.VCPUs, req.MemoryBytes)
-	if !fits || p.out.Size()+1+len(volRows) > maxOps {
+	if !fits || p.out.Size()+1+len(volRows)+len(portRows) > maxOps {
 		r.w.Index.settle(row.ID)
 		if p == nil || len(p.vms) > 0 {
 			r.q.push(row.ID) // the next round sees the node as it is then
@@ -114,6 +119,12 @@ func (r *round) place(row *state.Row) {
 		r.w.attach(v, rec, rec.GetVm().GetSpec().GetDisks()[i])
 		p.out.Same(volRows[i])
 		p.out.Put(state.Key(state.KindVolume, volRows[i].ID), v)
+	}
+	for i, port := range ports {
+		at := rec.GetVm().GetStatus().GetVmPlacement()
+		domain.BindPort(port, row.ID, rec.GetNicPorts()[i].GetNicName(), at.GetNodeId(), at.GetEpoch())
+		p.out.Same(portRows[i])
+		p.out.Put(state.Key(state.KindPort, portRows[i].ID), port)
 	}
 	p.vms = append(p.vms, row.ID)
 	p.events = append(p.events, &computev1.VMEvent{

@@ -141,6 +141,8 @@ func (w *worker) sort(q *queue, changes []state.Change) {
 			room = room || makesRoom(c)
 		case state.KindPool, state.KindImage:
 			room = true
+		case state.KindNetwork: // its status does not matter
+			room = room || c.New != nil && c.Old.Network().GetNetwork().GetMeta().GetGeneration() != c.New.Network().GetNetwork().GetMeta().GetGeneration()
 		}
 	}
 	if room {

@@ -116,6 +116,7 @@ var remedy = map[string]string{
 	"taints":        "add a toleration, or remove the taint",
 	"driver":        "mend or install the compute driver there",
 	"storage":       "make the pool reachable there",
+	"network":       "mend or install a driver for the network there, or use another network",
 	"image":         "import the image to it",
 	"host-port":     "forward another port of the host, or add a node",
 	"cpu":           "ask for fewer CPUs, or free some",

@@ -2,8 +2,8 @@ package scheduler
 
 import (
 	"fmt"
-	"net/netip"
 
+	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 )
 
@@ -54,21 +54,11 @@ func (s *Scheduler) portTaken(n *node, req Request) string {
 	for _, p := range req.Ports {
 		for vm, addresses := range s.ports[portKey{n.ID, p.Protocol, p.Port}] {
 			for _, a := range addresses {
-				if vm != req.VMID && meet(a, p.Address) {
+				if vm != req.VMID && domain.ListenMeet(a, p.Address) {
 					return fmt.Sprintf("has host port %s %s:%d taken by another VM", p.Protocol, p.Address, p.Port)
 				}
 			}
 		}
 	}
 	return ""
-}
-
-// meet reports whether two addresses to listen on exclude one another: the unspecified one is every address.
-func meet(a, b string) bool {
-	return a == b || every(a) || every(b)
-}
-
-func every(address string) bool {
-	ip, err := netip.ParseAddr(address)
-	return err != nil || ip.IsUnspecified()
 }

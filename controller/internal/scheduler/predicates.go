@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 )
 
@@ -72,6 +73,17 @@ var predicates = []predicate{
 		for _, p := range req.Pools {
 			if !slices.Contains(n.Pools, p) {
 				return "does not reach pool " + p
+			}
+		}
+		return ""
+	}},
+	{"network", func(_ *Scheduler, n *node, req Request, _ compiled) string {
+		for _, need := range req.Networks {
+			if need.Spec == nil {
+				return "cannot have network " + need.Name + ", which is gone"
+			}
+			if why := domain.NetworkReach(need.Spec, n.Labels, n.AllDrivers, n.TunnelAddress); why != "" {
+				return fmt.Sprintf("%s, as network %s needs", why, need.Name)
 			}
 		}
 		return ""

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
 )
 
 // Config is what the controller's configuration says about placement.
@@ -36,6 +37,8 @@ type NodeInfo struct {
 	ReservedMemory   *int64
 	Drivers          []string                       // healthy compute drivers
 	Pools            []string                       // ids of pools that it reaches
+	AllDrivers       []*computev1.DriverStatus      // of every kind and health: which networks it can have
+	TunnelAddress    string                         // "" = it takes part in no tunnel
 	Images           map[string]map[string]struct{} // pool id -> ids of images with a finished copy there
 }
 
@@ -53,6 +56,12 @@ type VMInfo struct {
 // ImageNeed is an image that must lie in a pool before the VM's volume can be made.
 type ImageNeed struct{ ImageID, PoolID string }
 
+// NetworkNeed is a network that a node must be able to have; without spec none is.
+type NetworkNeed struct {
+	ID, Name string
+	Spec     *networkv1.NetworkSpec
+}
+
 // Request is a VM that wants a place.
 type Request struct {
 	VMID, Project string
@@ -63,7 +72,8 @@ type Request struct {
 	Pools         []string    // ids of pools that its volumes lie in
 	Images        []ImageNeed // images that it starts from
 	Ports         []HostPort  // of its node
-	OnNodes       []string    // ids of the nodes that hold volumes of it, which lie nowhere else; it can be on none but these
+	Networks      []NetworkNeed
+	OnNodes       []string // ids of the nodes that hold volumes of it, which lie nowhere else; it can be on none but these
 }
 
 // Decision is a place.

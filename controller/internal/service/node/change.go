@@ -126,7 +126,7 @@ func (s *Service) DeleteNode(ctx context.Context, req *connect.Request[computev1
 		}
 		plan.ObjectID = row.ID
 		rec := row.Node()
-		vms, volumes := s.cfg.Cache.CountOn(state.KindVM, row.ID), s.cfg.Cache.CountOn(state.KindVolume, row.ID)
+		vms, volumes, ports := s.cfg.Cache.CountOn(state.KindVM, row.ID), s.cfg.Cache.CountOn(state.KindVolume, row.ID), s.cfg.Cache.CountOn(state.KindPort, row.ID)
 		var w state.Writer
 		w.Same(row) // every placement writes the node, so none can have come in between
 		w.Delete(state.NameKey("", state.KindNode, row.Name))
@@ -136,8 +136,8 @@ func (s *Service) DeleteNode(ctx context.Context, req *connect.Request[computev1
 			rec.Enrolled, rec.CertificateSerial, rec.PublicKeySha256 = false, "", ""
 			settle(rec, false)
 			w.Put(state.Key(state.KindNode, row.ID), rec)
-		case vms+volumes > 0:
-			return nil, fault.New(metav1.Reason_REASON_NODE_IN_USE, "node %s still has %d VMs and %d volumes", row.Name, vms, volumes).
+		case vms+volumes+ports > 0:
+			return nil, fault.New(metav1.Reason_REASON_NODE_IN_USE, "node %s still has %d VMs, %d volumes and %d ports", row.Name, vms, volumes, ports).
 				WithRemedy("delete them first; or, if the host is off and stays off, delete the node with force: its VMs are then placed anew")
 		default:
 			w.Delete(state.Key(state.KindNode, row.ID))

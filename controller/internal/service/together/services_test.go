@@ -11,9 +11,11 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/scheduler"
 	"github.com/limiquantix/limiquantix/controller/internal/service/agent"
 	"github.com/limiquantix/limiquantix/controller/internal/service/image"
+	"github.com/limiquantix/limiquantix/controller/internal/service/network"
 	"github.com/limiquantix/limiquantix/controller/internal/service/node"
 	"github.com/limiquantix/limiquantix/controller/internal/service/operation"
 	"github.com/limiquantix/limiquantix/controller/internal/service/pool"
+	"github.com/limiquantix/limiquantix/controller/internal/service/port"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
 	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
 	"github.com/limiquantix/limiquantix/controller/internal/service/snapshot"
@@ -35,6 +37,8 @@ type services struct {
 	Pool      *pool.Service
 	Volume    *volume.Service
 	Snapshot  *snapshot.Service
+	Network   *network.Service
+	Port      *port.Service
 	Agent     *agent.Service
 
 	// ahead is how far this controller's clock is before the real one.
@@ -70,6 +74,8 @@ func newServices(s store.Store) *services {
 	out.Pool = pool.New(pool.Config{Cache: cache, Runner: runner, Sealer: clearBox{}, Now: now})
 	out.Volume = volume.New(volume.Config{Cache: cache, Runner: runner, Tunnels: tunnels, Now: now})
 	out.Snapshot = snapshot.New(snapshot.Config{Cache: cache, Runner: runner, Now: now})
+	out.Network = network.New(network.Config{Cache: cache, Runner: runner, Now: now})
+	out.Port = port.New(port.Config{Cache: cache, Runner: runner, Now: now})
 	out.loops = placement.New(placement.Config{
 		Store: s, Cache: cache, Index: index, Live: live, History: history, Uploading: out.Image.Uploading,
 		HeartbeatTimeout: timing.HeartbeatTimeout, HeartbeatInterval: timing.HeartbeatInterval, Lease: timing.WithDefaults().Lease, Now: now, Log: log,

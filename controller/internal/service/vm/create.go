@@ -25,7 +25,7 @@ const UserDataField = "user_data"
 
 type createPlan = request.Plan[*computev1.CreateVMResponse]
 
-// CreateVM accepts a VM in one commit: the VM, its volumes, its secret, its name and its operation.
+// CreateVM accepts a VM in one commit: the VM, its volumes and ports, its secret, its name and its operation.
 func (s *Service) CreateVM(ctx context.Context, req *connect.Request[computev1.CreateVMRequest]) (*connect.Response[computev1.CreateVMResponse], error) {
 	now := s.cfg.Now()
 	id := domain.NewID(now)
@@ -71,6 +71,7 @@ func (s *Service) CreateVM(ctx context.Context, req *connect.Request[computev1.C
 
 // planCreate works out the commit against the objects as they are now.
 func (s *Service) planCreate(vm *computev1.VM, secret []byte) (*createPlan, error) {
+	vm = proto.CloneOf(vm) // every try fills in its own
 	meta := vm.GetMeta()
 	nameKey := state.NameKey(meta.GetProjectId(), state.KindVM, meta.GetName())
 	if other := s.cfg.Cache.ByName(meta.GetProjectId(), state.KindVM, meta.GetName()); other != "" {
@@ -105,6 +106,10 @@ func (s *Service) planCreate(vm *computev1.VM, secret []byte) (*createPlan, erro
 		rec.DiskVolumes = append(rec.DiskVolumes, &statev1.DiskVolume{DiskName: disk.GetName(), VolumeId: volID})
 		w.Put(state.Key(state.KindVolume, volID), vol)
 	}
+	ports, err := s.plug(&w, rec, nil)
+	if err != nil {
+		return nil, err
+	}
 	w.Put(state.Key(state.KindVM, meta.GetId()), rec)
 	w.Put(state.Key(state.KindOperation, op.GetId()), &statev1.OperationRecord{SchemaVersion: 1, Operation: op})
 	w.PutText(nameKey, meta.GetId())
@@ -117,9 +122,11 @@ func (s *Service) planCreate(vm *computev1.VM, secret []byte) (*createPlan, erro
 	if err != nil {
 		return nil, request.Fault(err)
 	}
+	shown := proto.CloneOf(vm)
+	showNICs(s.cfg.Cache, rec, shown, ports)
 	return &createPlan{
 		Txn:      txn,
-		Response: &computev1.CreateVMResponse{Vm: proto.CloneOf(vm), Operation: op},
+		Response: &computev1.CreateVMResponse{Vm: shown, Operation: op},
 		ObjectID: meta.GetId(), OperationID: op.GetId(),
 		Refused: func(c store.Check) error {
 			if c.Condition.Key == nameKey && c.Current != nil {
@@ -143,10 +150,21 @@ func (s *Service) dryRun(vm *computev1.VM) (*connect.Response[computev1.CreateVM
 	if err := s.takeRoom(&state.Writer{}, found); err != nil {
 		return nil, err
 	}
-	e := s.cfg.Explain.Explain(&statev1.VMRecord{Vm: vm}, found.volumes)
+	rec := &statev1.VMRecord{Vm: vm}
+	ports, err := s.plug(&state.Writer{}, rec, nil)
+	if err != nil {
+		return nil, err
+	}
+	e := s.cfg.Explain.Explain(rec, found.volumes)
 	vm.Status.Message = e.Summary
 	if e.FeasibleCount == 0 {
 		vm.Status.Reason = fault.ReasonName(metav1.Reason_REASON_UNSCHEDULABLE)
+	}
+	showNICs(s.cfg.Cache, rec, vm, ports)
+	for _, n := range vm.GetStatus().GetNics() {
+		if ports[n.GetPortId()].GetOwnerVmId() != "" {
+			n.PortId = ""
+		}
 	}
 	vm.Meta.Id = "" // nothing was made
 	return connect.NewResponse(&computev1.CreateVMResponse{Vm: vm}), nil

@@ -89,6 +89,7 @@ func view(cache *state.Cache, rec *statev1.VMRecord, revision int64) *computev1.
 	if revision > 0 {
 		vm.Meta.Etag = domain.Etag(revision)
 	}
+	showNICs(cache, rec, vm, nil)
 	on := nodesOf(cache, rec)
 	reason, message := domain.Waits(rec, on)
 	silent := slices.ContainsFunc(on, func(n *computev1.Node) bool {
@@ -107,7 +108,7 @@ func view(cache *state.Cache, rec *statev1.VMRecord, revision int64) *computev1.
 	return vm
 }
 
-// nodesOf are the nodes on which something of a VM lies, as far as it matters for what it waits for: where it is placed, else, while it is being deleted, those that still hold its volumes.
+// nodesOf are the nodes on which something of a VM lies, as far as it matters for what it waits for: where it is placed, else, while it is being deleted, those that still hold volumes or ports of it.
 func nodesOf(cache *state.Cache, rec *statev1.VMRecord) []*computev1.Node {
 	vm := rec.GetVm()
 	var ids []string
@@ -116,6 +117,9 @@ func nodesOf(cache *state.Cache, rec *statev1.VMRecord) []*computev1.Node {
 	} else if vm.GetMeta().GetDeleteTime() != nil {
 		for _, v := range cache.Find(state.Query{Kind: state.KindVolume, Owner: vm.GetMeta().GetId()}).Rows {
 			ids = append(ids, v.Nodes...)
+		}
+		for _, p := range cache.Find(state.Query{Kind: state.KindPort, Owner: vm.GetMeta().GetId()}).Rows {
+			ids = append(ids, p.Nodes...)
 		}
 	}
 	rest := domain.AtRest(rec)
