@@ -14,6 +14,7 @@ import (
 func packetChecks() []*Check {
 	checks := []*Check{
 		{Name: "network/packets/first", Contract: "An interface passes no packet before its rule sets are in force.", Network: rules, run: firstPacket},
+		{Name: "network/packets/policies", Contract: "A packet passes when any rule of any set allows it, or it answers one that passed; else it is dropped. Flows that only a removed rule or member allowed are cut.", Network: rules, run: randomPolicies},
 	}
 	for _, c := range checks {
 		c.Kind, c.Packets = network, true

@@ -73,8 +73,13 @@ func TestPacketDefectsAreNoticed(t *testing.T) {
 		return
 	}
 	for defects, check := range map[string]string{
-		"late":          "network/packets/first",
-		"no-anti-spoof": "network/packets/first",
+		"late":           "network/packets/first",
+		"no-anti-spoof":  "network/packets/first",
+		"drops-a-rule":   "network/packets/policies",
+		"swaps-ports":    "network/packets/policies",
+		"no-egress-deny": "network/packets/policies",
+		"no-cut":         "network/packets/policies",
+		"forgets-sets":   "network/packets/policies",
 	} {
 		t.Run(defects, func(t *testing.T) {
 			o := enforcing(t, defects)

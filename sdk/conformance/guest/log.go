@@ -35,6 +35,17 @@ func (l *Log) Seen(at string, token uint32) int {
 	return l.seen[arrival{at, token}]
 }
 
+// Keep forgets all tokens but these.
+func (l *Log) Keep(tokens map[uint32]bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for a := range l.seen {
+		if !tokens[a.token] {
+			delete(l.seen, a)
+		}
+	}
+}
+
 // Forget empties the log.
 func (l *Log) Forget() {
 	l.mu.Lock()
