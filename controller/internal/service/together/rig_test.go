@@ -194,6 +194,7 @@ type fakeAgent struct {
 	volumes  map[string]*agentv1.DesiredVolume
 	snapped  map[string]*agentv1.DesiredVolumeSnapshot
 	images   map[string]*agentv1.DesiredImage
+	ports    map[string]*agentv1.DesiredPort
 	sent     int // upserts and removals that came
 	snaps    int
 	syncs    int
@@ -228,7 +229,7 @@ func (r *rig) join(name string, cpus int32, memory int64) *fakeAgent {
 // joinBy is join of an agent whose messages take a link.
 func (r *rig) joinBy(l *link, name string, cpus int32, memory int64) *fakeAgent {
 	r.t.Helper()
-	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, pools: map[string]*agentv1.DesiredPool{}, volumes: map[string]*agentv1.DesiredVolume{}, snapped: map[string]*agentv1.DesiredVolumeSnapshot{}, images: map[string]*agentv1.DesiredImage{}, link: l}
+	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, pools: map[string]*agentv1.DesiredPool{}, volumes: map[string]*agentv1.DesiredVolume{}, snapped: map[string]*agentv1.DesiredVolumeSnapshot{}, images: map[string]*agentv1.DesiredImage{}, ports: map[string]*agentv1.DesiredPort{}, link: l}
 	a.start(cpus, memory)
 	return a
 }
@@ -240,8 +241,9 @@ func (a *fakeAgent) start(cpus int32, memory int64) {
 	_, err := a.r.NodeAgent.RegisterNode(ctx, &computev1.RegisterNodeRequest{Node: &computev1.Node{Status: &computev1.NodeStatus{
 		Resources: &computev1.NodeResources{Cpus: cpus, MemoryBytes: memory},
 		Drivers: []*computev1.DriverStatus{
-			{Name: "fake", Kinds: []string{"compute"}, State: "healthy"}, {Name: "local", Kinds: []string{"storage"}, State: "healthy"},
+			{Name: "fake", Kinds: []string{"compute"}, State: "healthy"}, {Name: "local", Kinds: []string{"storage"}, State: "healthy"}, networkDriver(),
 		},
+		TunnelAddress: "192.0.2.1",
 	}}})
 	if err != nil {
 		a.r.t.Fatal(err)
@@ -310,6 +312,12 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 		if i := m.Upsert.GetImage(); i != nil {
 			a.images[i.GetImage().GetMeta().GetId()] = i
 		}
+		if p := m.Upsert.GetPort(); p != nil {
+			a.ports[p.GetPortId()] = p
+			if p.GetAbsent() {
+				a.gone = append(a.gone, "port")
+			}
+		}
 		if s := m.Upsert.GetVolumeSnapshot(); s != nil {
 			a.snapped[s.GetSnapshot().GetMeta().GetId()] = s
 		}
@@ -325,6 +333,7 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 		delete(a.pools, m.Remove.GetId())
 		delete(a.volumes, m.Remove.GetId())
 		delete(a.snapped, m.Remove.GetId())
+		delete(a.ports, m.Remove.GetId())
 	case *agentv1.WatchDesiredResponse_Sync:
 		a.syncs++
 		a.synced = true
@@ -397,6 +406,10 @@ func answer(o *agentv1.DesiredObject) *agentv1.ReportStatusRequest {
 			SnapshotId: s.GetSnapshot().GetMeta().GetId(), Epoch: s.GetEpoch(), Absent: s.GetAbsent(),
 			Status: &storagev1.SnapshotStatus{Phase: storagev1.SnapshotPhase_SNAPSHOT_PHASE_READY, SizeBytes: 1 << 20, ObservedGeneration: 1},
 		}}
+	case *agentv1.DesiredObject_Network:
+		rep.Networks = []*agentv1.NetworkReport{networkReport(o.Network)}
+	case *agentv1.DesiredObject_Port:
+		rep.Ports = []*agentv1.PortReport{portReport(o.Port)}
 	case *agentv1.DesiredObject_Vm:
 		rep.Vms = []*agentv1.VMReport{vmReport(o.Vm)}
 	case *agentv1.DesiredObject_Image:
