@@ -15,6 +15,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1/computev1connect"
+	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1/networkv1connect"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1/operationv1connect"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1/storagev1connect"
 )
@@ -42,6 +43,9 @@ type Client struct {
 	Pools      storagev1connect.StoragePoolServiceClient
 	Volumes    storagev1connect.VolumeServiceClient
 	Snapshots  storagev1connect.SnapshotServiceClient
+	Networks   networkv1connect.VirtualNetworkServiceClient
+	Ports      networkv1connect.PortServiceClient
+	Groups     networkv1connect.SecurityGroupServiceClient
 
 	http   *http.Client
 	target Target
@@ -73,6 +77,9 @@ func New(t Target) (*Client, error) {
 	c.Pools = storagev1connect.NewStoragePoolServiceClient(c.http, base, opts...)
 	c.Volumes = storagev1connect.NewVolumeServiceClient(c.http, base, opts...)
 	c.Snapshots = storagev1connect.NewSnapshotServiceClient(c.http, base, opts...)
+	c.Networks = networkv1connect.NewVirtualNetworkServiceClient(c.http, base, opts...)
+	c.Ports = networkv1connect.NewPortServiceClient(c.http, base, opts...)
+	c.Groups = networkv1connect.NewSecurityGroupServiceClient(c.http, base, opts...)
 	return c, nil
 }
 

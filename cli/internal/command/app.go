@@ -12,7 +12,6 @@ import (
 	"github.com/limiquantix/limiquantix/cli/internal/api"
 	"github.com/limiquantix/limiquantix/cli/internal/failure"
 	"github.com/limiquantix/limiquantix/cli/internal/progress"
-	"github.com/limiquantix/limiquantix/cli/internal/render"
 )
 
 // DefaultAdminTokenFile is where a controller on the same host leaves its admin token, for those who may read it.
@@ -69,14 +68,16 @@ func (a *App) Root() *cobra.Command { return (&session{App: a}).root() }
 func (s *session) root() *cobra.Command {
 	root := s.group(&cobra.Command{
 		Use:   "lqctl",
-		Short: "Control limiquantix: VMs, images, storage and nodes",
-		Long: "lqctl controls limiquantix: virtual machines, the images they start from, the storage they keep data in, and the nodes they run on.\n\n" +
+		Short: "Control limiquantix: VMs, images, storage, networks and nodes",
+		Long: "lqctl controls limiquantix: virtual machines, the images they start from, the storage they keep data in, the networks that connect and\n" +
+			"protect them, and the nodes they run on.\n\n" +
 			"It talks to a controller: the one that --server, LQCTL_SERVER or the current context names, else the one on this host.",
 		Example: "  lqctl node list\n  lqctl image import debian --file debian.qcow2 --format qcow2\n" +
 			"  lqctl vm create web --image debian --cpus 2 --memory 1G --nic user,forward=tcp:8022-22\n  lqctl vm console web",
 		Version: s.versionText(),
 	},
-		s.vmCommand(), s.imageCommand(), s.poolCommand(), s.volumeCommand(), s.snapshotCommand(), s.nodeCommand(), s.opCommand(), s.whyCommand(), s.applyCommand(), s.deleteCommand(),
+		s.vmCommand(), s.imageCommand(), s.poolCommand(), s.volumeCommand(), s.snapshotCommand(),
+		s.networkCommand(), s.portCommand(), s.groupCommand(), s.nodeCommand(), s.opCommand(), s.whyCommand(), s.applyCommand(), s.deleteCommand(),
 		s.contextCommand(), s.versionCommand(), exitCodesTopic(), quantitiesTopic(), environmentTopic(),
 	)
 	root.SetIn(s.In)
@@ -93,8 +94,8 @@ func (s *session) root() *cobra.Command {
 
 // prepare checks the flags that every command has, and sets its deadline.
 func (s *session) prepare(cmd *cobra.Command) error {
-	if !slices.Contains(render.Formats, s.global.output) {
-		return unknownValue("-o", s.global.output, render.Formats)
+	if known := formatsOf(cmd); !slices.Contains(known, s.global.output) && cmd.Flags().Changed("output") {
+		return unknownValue("-o", s.global.output, known)
 	}
 	if s.global.timeout < 0 {
 		return failure.Usage("--timeout must not be negative").WithFix("leave it out to wait without an end")

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
 	operationv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
@@ -89,6 +90,27 @@ func (s *session) snapshotNames(string) []string {
 	return s.names(func(ctx context.Context, project string) ([]string, error) {
 		snapshots, err := s.client.ListSnapshots(ctx, &storagev1.ListSnapshotsRequest{ProjectId: project})
 		return namesOf(snapshots), err
+	})
+}
+
+func (s *session) networkNames(string) []string {
+	return s.names(func(ctx context.Context, project string) ([]string, error) {
+		networks, err := s.client.ListNetworks(ctx, &networkv1.ListNetworksRequest{ProjectId: project})
+		return namesOf(networks), err
+	})
+}
+
+func (s *session) portNames(string) []string {
+	return s.names(func(ctx context.Context, project string) ([]string, error) {
+		ports, err := s.client.ListPorts(ctx, &networkv1.ListPortsRequest{ProjectId: project})
+		return namesOf(ports), err
+	})
+}
+
+func (s *session) groupNames(string) []string {
+	return s.names(func(ctx context.Context, project string) ([]string, error) {
+		groups, err := s.client.ListSecurityGroups(ctx, &networkv1.ListSecurityGroupsRequest{ProjectId: project})
+		return namesOf(groups), err
 	})
 }
 

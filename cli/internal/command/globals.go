@@ -33,7 +33,9 @@ func (g *globals) register(s *session, root *cobra.Command) {
 	f.StringVar(&g.project, "project", "", "project; lists without it show all")
 	f.DurationVar(&g.timeout, "timeout", 0, "longest time for the command, waits included; 0 = no end")
 	f.BoolVarP(&g.quiet, "quiet", "q", false, "print neither progress nor what was done")
-	complete(root, "output", func(string) []string { return render.Formats })
+	_ = root.RegisterFlagCompletionFunc("output", func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return formatsOf(cmd), cobra.ShellCompDirectiveNoFileComp
+	})
 	complete(root, "context", func(string) []string {
 		f, err := contexts.Load(contexts.Path(s.Getenv))
 		if err != nil {

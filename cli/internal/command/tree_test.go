@@ -33,7 +33,12 @@ func TestEveryVerbIsThere(t *testing.T) {
 	t.Parallel()
 	root := (&App{Getenv: func(string) string { return "" }}).Root()
 	for parent, verbs := range map[string]string{
-		"vm":           "create list show set start stop reboot pause resume delete console logs events wait explain",
+		"vm":           "create list show set start stop reboot pause resume delete console logs events wait explain nic",
+		"vm nic":       "add remove list",
+		"network":      "create list show set delete topology",
+		"port":         "create list show set delete stats why",
+		"sg":           "create list show set delete rule",
+		"sg rule":      "add remove list",
 		"image":        "import list show delete",
 		"pool":         "create list show set delete",
 		"volume":       "create list show resize attach detach delete",
@@ -59,12 +64,28 @@ func TestCompletion(t *testing.T) {
 	b.ok("vm", "create", "web", "--no-wait")
 	b.ok("vm", "create", "db", "--no-wait")
 	b.server.Nodes = []*computev1.Node{{Meta: &metav1.ObjectMeta{Name: "host1"}}}
+	for _, name := range []string{"lan", "wide", "office"} {
+		b.ok("network", "create", name)
+	}
+	b.ok("sg", "create", "web")
+	b.ok("port", "create", "vip", "--network", "lan", "--sg", "web")
 	for args, want := range map[string]string{
 		"vm show ":                  "web db",
 		"vm show web ":              "",
 		"vm delete web ":            "web db",
 		"node cordon ":              "host1",
 		"vm create x --node ":       "host1",
+		"network show ":             "lan wide office",
+		"network delete lan ":       "lan wide office",
+		"port create x --network ":  "lan wide office",
+		"port why ":                 "vip",
+		"port list --sg ":           "web",
+		"port create x --link ":     "up down",
+		"sg rule add ":              "web",
+		"sg rule add web --from ":   "sg/web",
+		"sg set web --egress ":      "allow deny",
+		"network create x --type ":  "bridge vlan vxlan ovs",
+		"network list -o ":          "table wide json yaml name",
 		"vm list -o ":               "table wide json yaml name",
 		"vm create x --run-policy ": "always on-failure manual",
 		"vm wait web --for g":       "guest-agent",

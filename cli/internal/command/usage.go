@@ -90,6 +90,16 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
+// atMost takes an argument, or none.
+func atMost(name string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return failure.Usage("%q is one argument too many", args[1]).WithFix("usage: %s takes one %s", cmd.CommandPath(), name)
+		}
+		return nil
+	}
+}
+
 // some takes one or more of an argument.
 func some(name string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {

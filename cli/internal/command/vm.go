@@ -20,7 +20,7 @@ func (s *session) vmCommand() *cobra.Command {
 	},
 		s.vmCreate(), s.vmList(), s.vmShow(), s.vmSet(),
 		s.vmStart(), s.vmStop(), s.vmReboot(), s.vmPause(), s.vmResume(), s.vmDelete(),
-		s.vmConsole(), s.vmLogs(), s.vmEvents(), s.vmWait(), s.vmExplain(),
+		s.vmConsole(), s.vmLogs(), s.vmEvents(), s.vmWait(), s.vmExplain(), s.nicCommand(),
 	)
 }
 

@@ -19,8 +19,15 @@ const createLong = `Creates a VM, places it as soon as a node has room, and wait
 --image NAME gives it a disk "root" that starts from that image; --root-size makes it larger.
 --disk takes further ones: size=10G, image=NAME, pool=NAME, volume=NAME (an existing one),
   name=NAME, bus=virtio|scsi|sata, format=raw|qcow2, boot-order=N, serial=TEXT, read-only, discard.
---nic takes "user" (the guest reaches out; forward=[tcp:|udp:][ADDRESS:]HOSTPORT-GUESTPORT leads in,
-  may be repeated) or network=NAME; besides name=, mac=, model=virtio|e1000e, and for networks ip=, group=.
+--nic takes one of
+  network=NAME  a virtual network, with sg=GROUP+GROUP, ip=ADDRESS, queues=N
+  port=NAME     a port that stands by itself (lqctl port create)
+  user          the hypervisor's own network: the guest reaches out, and forward=[tcp:|udp:][ADDRESS:]HOSTPORT-GUESTPORT,
+                which may be repeated, leads in
+  none          no interface at all
+  and besides name=, mac=, model=virtio|e1000e. Without --nic the VM gets one interface in the project's network "default",
+  so that it reaches the world, if a node that it may run on (by --node and --selector) has a network driver at that
+  moment; else it gets none, and a line on stderr says so.
 --kernel boots an image that holds a kernel, with --initrd and --cmdline.
 
 Memory and sizes: see lqctl help quantities.`
@@ -46,6 +53,11 @@ func (s *session) vmCreate() *cobra.Command {
 				return err
 			}
 			vm.Meta.ProjectId = project
+			if len(f.nics) == 0 {
+				if err := s.defaultNIC(cmd.Context(), c, &f, vm); err != nil {
+					return err
+				}
+			}
 			resp, err := c.VMs.CreateVM(cmd.Context(), connect.NewRequest(&computev1.CreateVMRequest{Vm: vm, DryRun: dryRun}))
 			if err != nil {
 				return err
@@ -90,7 +102,7 @@ func (f *vmFlags) register(s *session, cmd *cobra.Command) {
 	fl.StringVar(&f.image, "image", "", "image that the root disk starts from")
 	fl.StringVar(&f.rootSize, "root-size", "", "size of the root disk; default: the image's")
 	fl.StringArrayVar(&f.disks, "disk", nil, "further disk, for example size=10G,name=data; repeatable")
-	fl.StringArrayVar(&f.nics, "nic", nil, "network interface, for example user,forward=tcp:8022-22; repeatable")
+	fl.StringArrayVar(&f.nics, "nic", nil, "network interface, for example network=lan,sg=web+ssh, or user,forward=tcp:8022-22; repeatable; none = none; default: see above")
 	fl.StringVar(&f.kernel, "kernel", "", "image with the kernel to boot")
 	fl.StringVar(&f.initrd, "initrd", "", "image with the initrd")
 	fl.StringVar(&f.cmdline, "cmdline", "", "kernel command line")

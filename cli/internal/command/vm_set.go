@@ -33,7 +33,7 @@ func (s *session) vmSet() *cobra.Command {
 		Use:   "set NAME",
 		Short: "Change labels, CPUs, memory, run policy or delete protection of a VM",
 		Long: "Changes what the flags name and nothing else. What a running VM cannot take waits for its next start: then\n" +
-			"lqctl vm show says that a restart is needed.",
+			"lqctl vm show says that a restart is needed. Interfaces: lqctl vm nic; disks: lqctl volume attach.",
 		Example:           "  lqctl vm set web --memory 2G --cpus 4\n  lqctl vm set web --label tier=front --label old-\n  lqctl vm set web --delete-protection=false",
 		Args:              exactly("NAME"),
 		ValidArgsFunction: completeArgs(1, s.vmNames),

@@ -25,9 +25,13 @@ func TestCreateFlags(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	b.ok("network", "create", "lan", "--subnet", "10.0.0.0/24")
+	b.ok("sg", "create", "web")
+	b.ok("sg", "create", "ssh")
+	b.ok("port", "create", "vip", "--network", "lan")
 	b.ok("vm", "create", "web", "--cpus", "2", "--memory", "256M", "--image", "debian", "--root-size", "10G", "--disk", "size=1G,name=data,pool=fast,bus=sata,format=raw,boot-order=2,serial=S1,discard",
 		"--disk", "volume=old,read-only", "--nic", "user,name=eth0,mac=52:54:00:AA:BB:CC,model=e1000e,forward=tcp:8022-22,forward=udp:127.0.0.2:53-53,forward=[::1]:80-8080",
-		"--nic", "network=lan,ip=10.0.0.5,group=web", "--kernel", "vmlinuz", "--initrd", "initrd", "--cmdline", "console=ttyS0 a=b,c", "--ssh-key", key, "--user-data", data, "--hostname", "h",
+		"--nic", "network=lan,ip=10.0.0.5,sg=web+ssh,queues=2", "--nic", "port=vip,name=front", "--nic", "network=lan,group=web,model=virtio", "--kernel", "vmlinuz", "--initrd", "initrd", "--cmdline", "console=ttyS0 a=b,c", "--ssh-key", key, "--user-data", data, "--hostname", "h",
 		"--label", "app=web", "--annotation", "note=x", "--node", "host1", "--selector", "zone=a", "--affinity", "app=db", "--anti-affinity", "app=web,tier=front,soft", "--tolerate", "gpu=yes",
 		"--strategy", "pack", "--run-policy", "always", "--no-guest-agent", "--vnc", "--paused", "--stop-grace", "90s", "--delete-protection", "--firmware", "bios", "--no-wait")
 	golden(t, "create-all.json", b.ok("vm", "show", "web", "-o", "json"))
@@ -40,27 +44,44 @@ func TestCreateRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for args, want := range map[string]string{
-		"--memory 512":                    "give a unit",
-		"--disk name=a":                   "neither size, image nor volume is given",
-		"--disk volume=v,size=1G":         "volume names an existing disk",
-		"--disk size=1G,boot-order=0":     "boot-order must be a number from 1",
-		"--disk size=1G,discard=perhaps":  "discard must be true or false",
-		"--disk size=1G,bus=ide":          `unknown value "ide"`,
-		"--nic name=x":                    "give either user or network=NAME",
-		"--nic user,forward=22":           "not of the form tcp:HOSTPORT-GUESTPORT",
-		"--nic user,forward=tcp:0-22":     `"0" is no port`,
-		"--nic user,forward=tcp:99999-22": `"99999" is no port`,
-		"--nic user,forward=icmp:1-2":     "neither tcp, udp nor an IP address",
-		"--nic network=a,forward=1-2":     "for a user interface only",
-		"--nic user,ip=10.0.0.1":          "for an interface in a network only",
-		"--initrd x":                      "need --kernel",
-		"--root-size 1G":                  "needs --image",
-		"--stopped --paused":              "exclude each other",
-		"--label web":                     "not of the form key=value",
-		"--label a=b --label a=c":         "twice",
-		"--stop-grace soon":               "not a length of time",
-		"--ssh-key " + private:            "holds a private key",
-		"--memory 8M":                     "must be at least 16 MiB", // the controller's word
+		"--memory 512":                            "give a unit",
+		"--disk name=a":                           "neither size, image nor volume is given",
+		"--disk volume=v,size=1G":                 "volume names an existing disk",
+		"--disk size=1G,boot-order=0":             "boot-order must be a number from 1",
+		"--disk size=1G,discard=perhaps":          "discard must be true or false",
+		"--disk size=1G,bus=ide":                  `unknown value "ide"`,
+		"--nic name=x":                            "give either user or network=NAME or port=NAME",
+		"--nic user,forward=22":                   "not of the form tcp:HOSTPORT-GUESTPORT",
+		"--nic user,forward=tcp:0-22":             `"0" is no port`,
+		"--nic user,forward=tcp:99999-22":         `"99999" is no port`,
+		"--nic user,forward=icmp:1-2":             "neither tcp, udp nor an IP address",
+		"--nic network=a,forward=1-2":             "for a user interface only",
+		"--nic user,ip=10.0.0.1":                  "for an interface in a network only",
+		"--nic user,network=a":                    "give either user or network=NAME or port=NAME",
+		"--nic network=":                          "network names nothing",
+		"--nic port=p,sg=web":                     "lqctl port set p",
+		"--nic port=p,ip=10.0.0.1":                "lqctl port set p",
+		"--nic network=a,sg=web+":                 "sg names nothing",
+		"--nic network=a,ip=10.0.0":               "is no IP address",
+		"--nic network=a,ip=10.0.0.1,ip=10.0.0.2": "of the same IP version",
+		"--nic network=a,queues=17":               "queues must be 1-16",
+		"--nic network=a,queues=2":                "2 queues are more than the VM's 1 virtual CPUs",
+		"--nic network=a,queues=2,model=e1000e":   "queues are for the model virtio",
+		"--nic network=a,mac=01:00:5e:00:00:01":   "a group's address",
+		"--nic network=a,mac=52:54":               "is no MAC address",
+		"--nic network=a,model=ne2k":              "must be virtio or e1000e",
+		"--nic none --nic user":                   "exclude each other",
+		"--nic user,name=a --nic user,name=a":     "twice",
+		"--nic user,sg=web":                       "for an interface in a network only",
+		"--nic netwrk=a":                          `did you mean "network"?`,
+		"--initrd x":                              "need --kernel",
+		"--root-size 1G":                          "needs --image",
+		"--stopped --paused":                      "exclude each other",
+		"--label web":                             "not of the form key=value",
+		"--label a=b --label a=c":                 "twice",
+		"--stop-grace soon":                       "not a length of time",
+		"--ssh-key " + private:                    "holds a private key",
+		"--memory 8M":                             "must be at least 16 MiB", // the controller's word
 	} {
 		b.fails(failure.ExitUsage, append([]string{"vm", "create", "web"}, strings.Fields(args)...), want)
 	}
@@ -161,7 +182,7 @@ func TestProgressLines(t *testing.T) {
 	var out, errs buffer
 	ended := make(chan int, 1)
 	app := b.app(&out, &errs)
-	go func() { ended <- app.Run(t.Context(), []string{"vm", "create", "web"}) }() // ends with the operation, below
+	go func() { ended <- app.Run(t.Context(), []string{"vm", "create", "web", "--nic", "none"}) }() // ends with the operation, below
 	phases := []computev1.VMPhase{computev1.VMPhase_VM_PHASE_PROVISIONING, computev1.VMPhase_VM_PHASE_STARTING, computev1.VMPhase_VM_PHASE_RUNNING}
 	b.server.WaitFor(t, func() bool { return b.server.Calls["WatchVMs"] > 0 })
 	waitText(t, &errs, "web: pending\n")

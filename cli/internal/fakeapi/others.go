@@ -143,12 +143,14 @@ func (n nodes) GetNode(_ context.Context, req *connect.Request[computev1.GetNode
 	return connect.NewResponse(&computev1.GetNodeResponse{Node: proto.CloneOf(node)}), err
 }
 
-func (n nodes) ListNodes(context.Context, *connect.Request[computev1.ListNodesRequest]) (*connect.Response[computev1.ListNodesResponse], error) {
+func (n nodes) ListNodes(_ context.Context, req *connect.Request[computev1.ListNodesRequest]) (*connect.Response[computev1.ListNodesResponse], error) {
 	n.Lock()
 	defer n.Unlock()
 	resp := &computev1.ListNodesResponse{}
 	for _, node := range n.Nodes {
-		resp.Nodes = append(resp.Nodes, proto.CloneOf(node))
+		if matches(node.GetMeta(), "", req.Msg.GetLabelSelector(), "") {
+			resp.Nodes = append(resp.Nodes, proto.CloneOf(node))
+		}
 	}
 	return connect.NewResponse(resp), nil
 }

@@ -20,6 +20,8 @@ import (
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1/computev1connect"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
+	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1/networkv1connect"
 	operationv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1/operationv1connect"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
@@ -55,6 +57,11 @@ type Server struct {
 	Pools     []*storagev1.StoragePool
 	Volumes   []*storagev1.Volume
 	Snapshots []*storagev1.Snapshot
+	Networks  []*networkv1.Network
+	Ports     []*networkv1.Port
+	Groups    []*networkv1.SecurityGroup
+	// Stats are the counters of ports, by name.
+	Stats map[string]*networkv1.GetPortStatsResponse
 	// Secrets are those of the pool that was created last; Masks those of pools' changes.
 	Secrets map[string][]byte
 	Masks   [][]string
@@ -66,12 +73,13 @@ type Server struct {
 	Calls map[string]int
 
 	revision int64
+	made     int // objects of networks so far
 	changed  chan struct{}
 }
 
 // Start serves until the test ends.
 func Start(t testing.TB) *Server {
-	s := &Server{Fail: map[string]*fault.Error{}, Content: map[string][]byte{}, Calls: map[string]int{}, changed: make(chan struct{}), revision: 1}
+	s := &Server{Fail: map[string]*fault.Error{}, Content: map[string][]byte{}, Calls: map[string]int{}, Stats: map[string]*networkv1.GetPortStatsResponse{}, changed: make(chan struct{}), revision: 1}
 	mux := http.NewServeMux()
 	opts := connect.WithInterceptors(gate{s})
 	mux.Handle(computev1connect.NewVMServiceHandler(vms{Server: s}, opts))
@@ -81,6 +89,9 @@ func Start(t testing.TB) *Server {
 	mux.Handle(storagev1connect.NewStoragePoolServiceHandler(pools{Server: s}, opts))
 	mux.Handle(storagev1connect.NewVolumeServiceHandler(volumes{Server: s}, opts))
 	mux.Handle(storagev1connect.NewSnapshotServiceHandler(snapshots{Server: s}, opts))
+	mux.Handle(networkv1connect.NewVirtualNetworkServiceHandler(networks{Server: s}, opts))
+	mux.Handle(networkv1connect.NewPortServiceHandler(ports{Server: s}, opts))
+	mux.Handle(networkv1connect.NewSecurityGroupServiceHandler(groups{Server: s}, opts))
 	mux.HandleFunc("GET /api/v1/info", func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"name": "limiquantix-controller", "version": "0.1.0", "commit": "abc", "store_kind": "memory"})
 	})

@@ -54,6 +54,9 @@ func (v vms) CreateVM(_ context.Context, req *connect.Request[computev1.CreateVM
 	if req.Msg.GetDryRun() {
 		return connect.NewResponse(&computev1.CreateVMResponse{Vm: vm}), nil
 	}
+	if err := v.plug(vm); err != nil {
+		return nil, err
+	}
 	v.VMs = append(v.VMs, vm)
 	op := v.operate("CreateVM", "VM", vm.GetMeta())
 	accepted := proto.CloneOf(vm)
@@ -138,6 +141,12 @@ func (v vms) UpdateVM(_ context.Context, req *connect.Request[computev1.UpdateVM
 			vm.Spec.Cpu = &computev1.CPU{Vcpus: in.GetSpec().GetCpu().GetVcpus()}
 		case "spec.run_policy":
 			vm.Spec.RunPolicy = in.GetSpec().GetRunPolicy()
+		case "spec.nics":
+			vm.Spec.Nics = in.GetSpec().GetNics()
+			if err := v.plug(vm); err != nil {
+				vm.Spec.Nics = before.GetNics()
+				return nil, err
+			}
 		case "spec.disks":
 			vm.Spec.Disks = before.GetDisks() // as a controller that finds them equal once defaults are filled in
 		default:
@@ -159,6 +168,10 @@ func (v vms) DeleteVM(_ context.Context, req *connect.Request[computev1.DeleteVM
 	defer v.Unlock()
 	vm, err := v.find(req.Msg.GetId(), req.Msg.GetProjectId())
 	if err != nil {
+		return nil, err
+	}
+	vm.Spec.Nics = nil
+	if err := v.plug(vm); err != nil {
 		return nil, err
 	}
 	v.VMs = slices.DeleteFunc(v.VMs, func(o *computev1.VM) bool { return o == vm })

@@ -14,7 +14,10 @@ const Help = `Amounts of memory and disk are a number and a unit: K, M, G, T or 
 powers of 1024: 256M is 256 MiB (268435456 bytes), 10G is 10 GiB. "Mi" and "MiB"
 mean the same as "M"; "MB" is refused, as it means a power of 1000 to some.
 Fractions are fine where whole bytes come out: 1.5G. A number without a unit is
-bytes, and one below 1 MiB is refused: it is almost always a forgotten unit.`
+bytes, and one below 1 MiB is refused: it is almost always a forgotten unit.
+
+Rates of networks are bits per second, with powers of 1000 as networks have them:
+100M is 100 Mbit/s, 1G is 1 Gbit/s; none is no limit.`
 
 const letters = "KMGTP"
 

@@ -121,21 +121,68 @@ func diskText(d *computev1.Disk, st *computev1.VMStatus) string {
 }
 
 func nicText(n *computev1.NIC, st *computev1.VMStatus) string {
-	parts := []string{n.GetMac()}
+	on := nicStatus(n, st)
+	parts := []string{nicMAC(n, on)}
 	if u := n.GetUser(); u != nil {
 		parts = append(parts, "user")
 		for _, p := range u.GetForwards() {
 			parts = append(parts, fmt.Sprintf("%s %s:%d -> %d", p.GetProtocol(), p.GetHostAddress(), p.GetHostPort(), p.GetGuestPort()))
 		}
-	} else if a := n.GetNetwork(); a != nil {
-		parts = append(parts, "network "+a.GetNetwork())
+	} else if n.GetNetwork() != nil {
+		parts = append(parts, nicPlace(n))
 	}
-	for _, ns := range st.GetNics() {
-		if ns.GetName() == n.GetName() {
-			parts = append(parts, ns.GetIpAddresses()...)
-		}
+	parts = append(parts, on.GetIpAddresses()...)
+	if g := n.GetNetwork().GetSecurityGroups(); len(g) > 0 {
+		parts = append(parts, "groups "+strings.Join(g, "+"))
+	}
+	if q := n.GetQueues(); q > 1 {
+		parts = append(parts, fmt.Sprintf("%d queues", q))
 	}
 	return strings.Join(nonEmpty(parts...), ", ")
+}
+
+func nicStatus(n *computev1.NIC, st *computev1.VMStatus) *computev1.NICStatus {
+	for _, ns := range st.GetNics() {
+		if ns.GetName() == n.GetName() {
+			return ns
+		}
+	}
+	return nil
+}
+
+func nicMAC(n *computev1.NIC, on *computev1.NICStatus) string {
+	if n.GetMac() != "" {
+		return n.GetMac()
+	}
+	return on.GetMac()
+}
+
+// nicPlace is what an interface is plugged into.
+func nicPlace(n *computev1.NIC) string {
+	switch a := n.GetNetwork(); {
+	case n.GetUser() != nil:
+		return "user"
+	case a.GetPort() != "":
+		return "port " + a.GetPort()
+	case a.GetNetwork() == "":
+		return "network default"
+	default:
+		return "network " + a.GetNetwork()
+	}
+}
+
+// NICColumns are the columns of a table of a VM's interfaces; port gives a port's name for its id.
+func NICColumns(st *computev1.VMStatus, port func(id string) string) []Column[*computev1.NIC] {
+	type nic = *computev1.NIC
+	return []Column[nic]{
+		{Title: "NAME", Value: func(n nic) string { return n.GetName() }},
+		{Title: "IN", Value: nicPlace},
+		{Title: "MAC", Value: func(n nic) string { return nicMAC(n, nicStatus(n, st)) }},
+		{Title: "IP", Value: func(n nic) string { return strings.Join(nicStatus(n, st).GetIpAddresses(), ",") }},
+		{Title: "GROUPS", Value: func(n nic) string { return strings.Join(n.GetNetwork().GetSecurityGroups(), ",") }},
+		{Title: "PORT", Value: func(n nic) string { return port(nicStatus(n, st).GetPortId()) }},
+		{Title: "DEVICE", Wide: true, Value: func(n nic) string { return nicStatus(n, st).GetDevice() }},
+	}
 }
 
 func nonEmpty(parts ...string) []string {
