@@ -51,6 +51,9 @@ func TestPortsOfVMs(t *testing.T) {
 	if p.GetMeta().GetName() != "eth0" || p.GetStatus().GetOwnerVmId() != id || len(p.GetSpec().GetSecurityGroupIds()) != 1 || p.GetStatus().GetMac() != nic.GetMac() {
 		t.Errorf("port is %v", p)
 	}
+	r.until("the network is ready", func() bool {
+		return r.network("default").GetStatus().GetPhase() == networkv1.NetworkPhase_NETWORK_PHASE_READY
+	})
 	net := r.network("default")
 	if st := net.GetStatus(); st.GetPortCount() != 1 || st.GetPhase() != networkv1.NetworkPhase_NETWORK_PHASE_READY || st.GetSubnets()[0].GetGateway() != "10.64.0.1" ||
 		st.GetSubnets()[0].GetUsedAddresses() != 1 || st.GetSubnets()[0].GetFreeAddresses() != 1020 || st.GetMtu() != 1500 {

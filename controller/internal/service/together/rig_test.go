@@ -1,6 +1,7 @@
 package together_test
 
 import (
+	"cmp"
 	"context"
 	"sync"
 	"testing"
@@ -208,6 +209,7 @@ type fakeAgent struct {
 	mute     bool     // no heartbeats
 	full     bool     // has no room for images
 	link     *link    // between it and the controller; nil = messages come at once, each once
+	net      netAgent
 	stop     func()
 }
 
@@ -229,7 +231,7 @@ func (r *rig) join(name string, cpus int32, memory int64) *fakeAgent {
 // joinBy is join of an agent whose messages take a link.
 func (r *rig) joinBy(l *link, name string, cpus int32, memory int64) *fakeAgent {
 	r.t.Helper()
-	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, pools: map[string]*agentv1.DesiredPool{}, volumes: map[string]*agentv1.DesiredVolume{}, snapped: map[string]*agentv1.DesiredVolumeSnapshot{}, images: map[string]*agentv1.DesiredImage{}, ports: map[string]*agentv1.DesiredPort{}, link: l}
+	a := &fakeAgent{r: r, id: r.enrol(name), session: name, vms: map[string]*agentv1.DesiredVM{}, pools: map[string]*agentv1.DesiredPool{}, volumes: map[string]*agentv1.DesiredVolume{}, snapped: map[string]*agentv1.DesiredVolumeSnapshot{}, images: map[string]*agentv1.DesiredImage{}, ports: map[string]*agentv1.DesiredPort{}, link: l, net: newNetAgent()}
 	a.start(cpus, memory)
 	return a
 }
@@ -243,7 +245,7 @@ func (a *fakeAgent) start(cpus int32, memory int64) {
 		Drivers: []*computev1.DriverStatus{
 			{Name: "fake", Kinds: []string{"compute"}, State: "healthy"}, {Name: "local", Kinds: []string{"storage"}, State: "healthy"}, networkDriver(),
 		},
-		TunnelAddress: "192.0.2.1",
+		TunnelAddress: cmp.Or(a.net.tunnel, "192.0.2.1"),
 	}}})
 	if err != nil {
 		a.r.t.Fatal(err)
@@ -321,6 +323,7 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 		if s := m.Upsert.GetVolumeSnapshot(); s != nil {
 			a.snapped[s.GetSnapshot().GetMeta().GetId()] = s
 		}
+		a.net.upsert(m.Upsert)
 		if m.Upsert.GetVolume().GetAbsent() {
 			a.gone = append(a.gone, "volume")
 		}
@@ -329,6 +332,7 @@ func (a *fakeAgent) take(m *agentv1.WatchDesiredResponse, work chan<- *agentv1.D
 		}
 	case *agentv1.WatchDesiredResponse_Remove:
 		a.sent++
+		a.net.remove(m.Remove)
 		delete(a.vms, m.Remove.GetId())
 		delete(a.pools, m.Remove.GetId())
 		delete(a.volumes, m.Remove.GetId())
@@ -348,6 +352,7 @@ func (a *fakeAgent) realise(ctx context.Context, work <-chan *agentv1.DesiredObj
 			return
 		case o := <-work:
 			rep := answer(o)
+			a.set(func(a *fakeAgent) { a.net.answer(o, rep) })
 			if vm := rep.GetVms(); a.link != nil && len(vm) > 0 && !vm[0].GetAbsent() { // a word on the way, which the last one must outlast
 				way := proto.CloneOf(rep)
 				way.Vms[0].Status.Phase = computev1.VMPhase_VM_PHASE_STARTING

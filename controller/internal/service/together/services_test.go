@@ -18,6 +18,7 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/service/port"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
 	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
+	"github.com/limiquantix/limiquantix/controller/internal/service/securitygroup"
 	"github.com/limiquantix/limiquantix/controller/internal/service/snapshot"
 	"github.com/limiquantix/limiquantix/controller/internal/service/vm"
 	"github.com/limiquantix/limiquantix/controller/internal/service/volume"
@@ -39,6 +40,7 @@ type services struct {
 	Snapshot  *snapshot.Service
 	Network   *network.Service
 	Port      *port.Service
+	Groups    *securitygroup.Service
 	Agent     *agent.Service
 
 	// ahead is how far this controller's clock is before the real one.
@@ -76,6 +78,7 @@ func newServices(s store.Store) *services {
 	out.Snapshot = snapshot.New(snapshot.Config{Cache: cache, Runner: runner, Now: now})
 	out.Network = network.New(network.Config{Cache: cache, Runner: runner, Now: now})
 	out.Port = port.New(port.Config{Cache: cache, Runner: runner, Now: now})
+	out.Groups = securitygroup.New(securitygroup.Config{Cache: cache, Runner: runner, Now: now})
 	out.loops = placement.New(placement.Config{
 		Store: s, Cache: cache, Index: index, Live: live, History: history, Uploading: out.Image.Uploading,
 		HeartbeatTimeout: timing.HeartbeatTimeout, HeartbeatInterval: timing.HeartbeatInterval, Lease: timing.WithDefaults().Lease, Now: now, Log: log,
