@@ -17,7 +17,8 @@ import (
 
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/name"
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/record"
-	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	"github.com/limiquantix/limiquantix/plugins/kit/netspec"
+	"github.com/limiquantix/limiquantix/plugins/kit/ruleset"
 )
 
 // Prefix of the names of our ipsets.
@@ -34,27 +35,19 @@ type half struct {
 }
 
 // halves of a set, members normalised: an ipset knows no 0.0.0.0/0, but its two halves.
-func halves(s *driverv1.AddressSet) [2]half {
-	h := [2]half{{name: name.Set4(s.GetAddressSetId())}, {name: name.Set6(s.GetAddressSetId()), v6: true}}
-	for _, m := range s.GetMembers() {
-		p, err := Parse(m)
-		if err != nil {
-			continue // refused before
-		}
-		i := 0
-		if p.Addr().Is6() {
-			i = 1
-		}
-		if p.Bits() == 0 {
+func halves(s *ruleset.Set) [2]half {
+	h := [2]half{{name: name.Set4(s.ID)}, {name: name.Set6(s.ID), v6: true}}
+	for i := range h {
+		for _, p := range s.Members[i] {
+			if p.Bits() > 0 {
+				h[i].members = append(h[i].members, p)
+				continue
+			}
 			b := p.Addr().AsSlice()
 			b[0] = 0x80
 			upper, _ := netip.AddrFromSlice(b)
 			h[i].members = append(h[i].members, netip.PrefixFrom(p.Addr(), 1), netip.PrefixFrom(upper, 1))
-			continue
 		}
-		h[i].members = append(h[i].members, p)
-	}
-	for i := range h {
 		slices.SortFunc(h[i].members, compare)
 		h[i].members = slices.Compact(h[i].members)
 	}
@@ -68,25 +61,10 @@ func compare(a, b netip.Prefix) int {
 	return a.Bits() - b.Bits()
 }
 
-// Parse reads an address or a CIDR with host bits zero.
-func Parse(s string) (netip.Prefix, error) {
-	if a, err := netip.ParseAddr(s); err == nil {
-		if a.Zone() != "" || a.Is4In6() {
-			return netip.Prefix{}, fmt.Errorf("%q is no plain address", s)
-		}
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(s)
-	if err == nil && (p != p.Masked() || p.Addr().Is4In6()) {
-		err = errors.New("host bits are not zero")
-	}
-	return p, err
-}
-
 // Add makes the sets that next has and old has not, and changes those that differ.
 func (k *Kernel) Add(old, next *record.State) error {
-	for id, s := range next.Sets {
-		have := old.Sets[id]
+	for id, s := range next.Members {
+		have := old.Members[id]
 		if have == s {
 			continue
 		}
@@ -105,8 +83,8 @@ func (k *Kernel) Add(old, next *record.State) error {
 
 // Remove takes away the sets that next has no more.
 func (k *Kernel) Remove(old, next *record.State) error {
-	for id, s := range old.Sets {
-		if _, kept := next.Sets[id]; kept {
+	for id, s := range old.Members {
+		if _, kept := next.Members[id]; kept {
 			continue
 		}
 		for _, h := range halves(s) {
@@ -185,7 +163,7 @@ func (k *Kernel) read(h half) (members []netip.Prefix, there bool, err error) {
 	}
 	for line := range strings.Lines(string(out)) {
 		if f := strings.Fields(line); len(f) == 3 && f[0] == "add" {
-			p, err := Parse(f[2])
+			p, err := netspec.ParseAddressOrCIDR(f[2])
 			if err != nil {
 				return nil, true, err
 			}
@@ -197,7 +175,7 @@ func (k *Kernel) read(h half) (members []netip.Prefix, there bool, err error) {
 }
 
 // Differs says how a set in the kernel differs from s; empty = not at all.
-func (k *Kernel) Differs(s *driverv1.AddressSet) (string, error) {
+func (k *Kernel) Differs(s *ruleset.Set) (string, error) {
 	for _, h := range halves(s) {
 		have, there, err := k.read(h)
 		switch {
@@ -217,7 +195,7 @@ func (k *Kernel) Differs(s *driverv1.AddressSet) (string, error) {
 // Restore makes all sets of a state as they shall be, whatever is there, and removes ours that it does not have.
 func (k *Kernel) Restore(s *record.State) error {
 	known := map[string]bool{}
-	for _, set := range s.Sets {
+	for _, set := range s.Members {
 		differs, err := k.Differs(set)
 		if err != nil {
 			return err
@@ -238,7 +216,7 @@ func (k *Kernel) Restore(s *record.State) error {
 // Strays are names of ipsets of ours that no set of the state has.
 func (k *Kernel) Strays(s *record.State) (names []string) {
 	known := map[string]bool{}
-	for _, set := range s.Sets {
+	for _, set := range s.Members {
 		for _, h := range halves(set) {
 			known[h.name] = true
 		}
@@ -257,13 +235,3 @@ func (k *Kernel) Strays(s *record.State) (names []string) {
 
 // Destroy removes an ipset that Strays named.
 func (k *Kernel) Destroy(name string) error { return netlink.IpsetDestroy(name) }
-
-// Contains reports whether an address is in a set's members.
-func Contains(s *driverv1.AddressSet, a netip.Addr) bool {
-	for _, m := range s.GetMembers() {
-		if p, err := Parse(m); err == nil && p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}

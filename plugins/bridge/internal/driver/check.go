@@ -66,8 +66,8 @@ func (d *Driver) drifts(ctx context.Context) (all []*driverv1.NetworkDrift, err 
 			add(id, kindNetwork, detail, false)
 		}
 	}
-	for _, id := range record.IDs(d.state.Sets) {
-		detail, err := d.sets.Differs(d.state.Sets[id])
+	for _, id := range record.IDs(d.state.Members) {
+		detail, err := d.sets.Differs(d.state.Members[id])
 		if err != nil {
 			return nil, failed("address set "+id, err)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/link"
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/name"
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/record"
+	"github.com/limiquantix/limiquantix/plugins/kit/netspec"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
 
@@ -142,7 +143,7 @@ func model(s *record.State, blocked bool) *filter.Model {
 		m.Networks = append(m.Networks, n)
 	}
 	for _, id := range record.IDs(s.RuleSets) {
-		m.RuleSets = append(m.RuleSets, &filter.RuleSet{Key: name.Key(id), Rules: s.RuleSets[id].GetRules()})
+		m.RuleSets = append(m.RuleSets, &filter.RuleSet{Key: name.Key(id), Plan: s.Plans[id]})
 	}
 	for _, id := range record.IDs(s.Interfaces) {
 		spec := s.Interfaces[id].GetSpec()
@@ -162,7 +163,7 @@ func port(s *record.State, id string, n *filter.Network) *filter.Port {
 		}
 	}
 	for _, e := range spec.GetExtraAddresses() {
-		if pre, err := parseMember(e); err == nil {
+		if pre, err := netspec.ParseAddressOrCIDR(e); err == nil {
 			p.Extra = append(p.Extra, pre)
 		}
 	}

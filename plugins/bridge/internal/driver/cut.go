@@ -6,7 +6,7 @@ import (
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/filter"
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/flows"
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/record"
-	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	"github.com/limiquantix/limiquantix/plugins/kit/ruleset"
 )
 
 // cut ends the connections that next does not allow, unless it allows all that old did. Flows that stay are not touched. Needs mu.
@@ -31,60 +31,35 @@ func narrower(old, next *record.State) bool {
 			return true
 		}
 	}
-	for id, s := range old.RuleSets {
-		if next.RuleSets[id] != s && removesRule(s, next.RuleSets[id]) {
+	for id, p := range old.Plans {
+		if next.Plans[id] != p && len(ruleset.Gone(p, next.Plans[id])) > 0 {
 			return true
 		}
 	}
-	for id, s := range old.Sets {
-		if next.Sets[id] != s && removesMember(s, next.Sets[id]) {
+	for id, s := range old.Members {
+		if next.Members[id] == s {
+			continue
+		}
+		if next.Members[id] == nil {
+			return true
+		}
+		if _, removed := ruleset.DiffMembers(s.Members, next.Members[id].Members); len(removed) > 0 {
 			return true
 		}
 	}
 	return len(old.Networks) == 0 && len(next.Interfaces) > 0 // after a restart nothing is known of what was cut short
 }
 
-func removesRule(a, b *driverv1.RuleSet) bool {
-	if b.GetEgressDefaultDeny() && !a.GetEgressDefaultDeny() {
-		return true
-	}
-	kept := map[string]bool{}
-	for _, r := range b.GetRules() {
-		kept[content(r)] = true
-	}
-	for _, r := range a.GetRules() {
-		if !kept[content(r)] {
-			return true
-		}
-	}
-	return false
-}
-
-// content is what a rule says, whatever it is called.
-func content(r *driverv1.Rule) string {
-	x := &driverv1.Rule{
-		Direction: r.GetDirection(), IpVersion: r.GetIpVersion(), Protocol: r.Protocol, Ports: r.GetPorts(), IcmpType: r.IcmpType, IcmpCode: r.IcmpCode, Remote: r.GetRemote(),
-	}
-	return x.String()
-}
-
-func removesMember(a, b *driverv1.AddressSet) bool {
-	kept := make(map[string]bool, len(b.GetMembers()))
-	for _, m := range b.GetMembers() {
-		kept[m] = true
-	}
-	for _, m := range a.GetMembers() {
-		if !kept[m] {
-			return true
-		}
-	}
-	return false
-}
-
 // policy is what next allows.
 func policy(old, next *record.State) *flows.Policy {
+	members := func(id string) *ruleset.Members {
+		if s := next.Members[id]; s != nil {
+			return s.Members
+		}
+		return nil
+	}
 	_, mask := filter.NetworkMark(0)
-	p := &flows.Policy{Shift: 16, Mask: mask, Networks: map[uint32]flows.Network{}, Sets: next.Sets}
+	p := &flows.Policy{Shift: 16, Mask: mask, Networks: map[uint32]flows.Network{}}
 	for id, n := range next.Networks {
 		fn := flows.Network{Ports: map[netip.Addr]*flows.Port{}, Gone: map[netip.Addr]bool{}}
 		for _, i := range old.InterfacesOf(id) {
@@ -98,15 +73,17 @@ func policy(old, next *record.State) *flows.Policy {
 		}
 		for _, i := range next.InterfacesOf(id) {
 			fp := port(next, i, &filter.Network{})
-			x := &flows.Port{DenyOut: fp.DenyOut}
+			x := &flows.Port{Wide: fp.Extra, Policy: ruleset.Policy{Members: members}}
 			for _, rs := range next.Interfaces[i].GetSpec().GetRuleSetIds() {
-				x.Rules = append(x.Rules, next.RuleSets[rs].GetRules()...)
+				if plan := next.Plans[rs]; plan != nil {
+					x.Policy.Plans = append(x.Policy.Plans, plan)
+				}
 			}
 			for _, a := range fp.Addresses {
 				fn.Ports[a] = x
 				delete(fn.Gone, a)
 			}
-			if x.Addresses = fp.Extra; len(x.Addresses) > 0 {
+			if len(x.Wide) > 0 {
 				fn.Wide = append(fn.Wide, x)
 			}
 		}

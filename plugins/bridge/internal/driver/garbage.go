@@ -18,38 +18,40 @@ func (d *Driver) CollectGarbage(ctx context.Context, req *driverv1.CollectGarbag
 		r.Objects = append(r.Objects, &driverv1.NetworkGarbage{ObjectId: id, Kind: kind, Detail: detail, Removed: removed})
 	}
 	next := d.state.Clone()
-	used := map[string]bool{}
+	var used []string
 	for _, id := range record.IDs(d.state.Interfaces) {
 		i := d.state.Interfaces[id]
-		for _, rs := range i.GetSpec().GetRuleSetIds() {
-			used[rs] = true
-		}
+		used = append(used, i.GetSpec().GetRuleSetIds()...)
 		if d.ours(i.GetMark()) && !slices.Contains(req.GetInterfaceIds(), id) {
-			report(id, driverv1.NetworkObjectKind_NETWORK_OBJECT_KIND_INTERFACE, "interface "+name.Tap(id), false)
+			report(id, kindInterface, "interface "+name.Tap(id), false)
 		}
 	}
 	for _, id := range record.IDs(d.state.Networks) {
 		if d.ours(d.state.Networks[id].Request.GetMark()) && !slices.Contains(req.GetNetworkIds(), id) {
-			report(id, driverv1.NetworkObjectKind_NETWORK_OBJECT_KIND_NETWORK, "bridge "+name.Bridge(id), false)
+			report(id, kindNetwork, "bridge "+name.Bridge(id), false)
 		}
 	}
-	for _, id := range record.IDs(d.state.RuleSets) {
-		rs := d.state.RuleSets[id]
-		if d.ours(rs.GetMark()) && !used[id] && !slices.Contains(req.GetRuleSetIds(), id) {
-			delete(next.RuleSets, id)
-			report(id, driverv1.NetworkObjectKind_NETWORK_OBJECT_KIND_RULE_SET, "chains of rule set "+name.Key(id), !req.GetDryRun())
-			continue
-		}
-		for _, rule := range rs.GetRules() {
-			used[rule.GetAddressSetId()] = true
+	keepRules, keepSets := req.GetRuleSetIds(), req.GetAddressSetIds()
+	for id, rs := range d.state.RuleSets {
+		if !d.ours(rs.GetMark()) {
+			keepRules = append(keepRules, id)
 		}
 	}
-	for _, id := range record.IDs(d.state.Sets) {
-		s := d.state.Sets[id]
-		if d.ours(s.GetMark()) && !used[id] && !slices.Contains(req.GetAddressSetIds(), id) {
-			delete(next.Sets, id)
-			report(id, driverv1.NetworkObjectKind_NETWORK_OBJECT_KIND_ADDRESS_SET, "sets "+name.Set4(id)+", "+name.Set6(id), !req.GetDryRun())
+	for id, s := range d.state.Sets {
+		if !d.ours(s.GetMark()) {
+			keepSets = append(keepSets, id)
 		}
+	}
+	u := d.registry().PlanGarbage(keepRules, keepSets, used)
+	for _, p := range u.RemovedRules {
+		delete(next.RuleSets, p.ID)
+		delete(next.Plans, p.ID)
+		report(p.ID, kindRuleSet, "chains of rule set "+name.Key(p.ID), !req.GetDryRun())
+	}
+	for _, s := range u.RemovedSets {
+		delete(next.Sets, s.ID)
+		delete(next.Members, s.ID)
+		report(s.ID, kindSet, "sets "+name.Set4(s.ID)+", "+name.Set6(s.ID), !req.GetDryRun())
 	}
 	for _, stray := range d.sets.Strays(d.state) {
 		if !req.GetDryRun() {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/name"
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/record"
+	"github.com/limiquantix/limiquantix/plugins/kit/netspec"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
@@ -41,7 +42,7 @@ func (d *Driver) EnsureNetwork(ctx context.Context, req *driverv1.EnsureNetworkR
 	case !d.ours(have.Request.GetMark()):
 		return nil, notOurs("network", id)
 	default:
-		if part := fixedPart(have.Request.GetSpec(), req.GetSpec()); part != "" {
+		if part := netspec.Fixed(have.Request.GetSpec(), req.GetSpec()); part != "" {
 			return nil, conflict("network", id, part)
 		}
 		n.Number = have.Number
@@ -64,28 +65,6 @@ func (d *Driver) EnsureNetwork(ctx context.Context, req *driverv1.EnsureNetworkR
 		return nil, err
 	}
 	return &driverv1.EnsureNetworkResponse{Network: d.network(n)}, nil
-}
-
-// fixedPart names what differs and cannot change.
-func fixedPart(a, b *driverv1.NetworkSpec) string {
-	switch {
-	case a.GetType() != b.GetType():
-		return "type"
-	case a.GetUplink() != b.GetUplink():
-		return "uplink"
-	case a.GetVlanId() != b.GetVlanId():
-		return "vlan_id"
-	case a.GetVni() != b.GetVni():
-		return "vni"
-	case len(a.GetSubnets()) != len(b.GetSubnets()):
-		return "number of subnets"
-	}
-	for i, s := range a.GetSubnets() {
-		if s.GetCidr() != b.GetSubnets()[i].GetCidr() {
-			return "subnet's cidr"
-		}
-	}
-	return ""
 }
 
 // zone is a connection tracking zone that no network has.

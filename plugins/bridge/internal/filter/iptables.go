@@ -3,9 +3,9 @@ package filter
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/name"
+	"github.com/limiquantix/limiquantix/plugins/kit/netspec"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
 
@@ -268,11 +268,11 @@ func (m *Model) consent(p netip.Prefix, port *Port) []string {
 	}
 }
 
-// linkLocal is the address that follows from a MAC address.
+// linkLocal is the address that follows from a MAC address, which was found valid before.
 func linkLocal(mac string) netip.Addr {
-	var m [6]byte
-	for i, s := range strings.Split(mac, ":") {
-		_, _ = fmt.Sscanf(s, "%02x", &m[i]) // validated before
+	m, err := netspec.ParseMAC(mac)
+	if err != nil {
+		return netip.Addr{}
 	}
-	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
+	return netspec.LinkLocal(m)
 }

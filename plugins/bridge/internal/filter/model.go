@@ -3,6 +3,7 @@ package filter
 import (
 	"net/netip"
 
+	"github.com/limiquantix/limiquantix/plugins/kit/ruleset"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
 
@@ -48,10 +49,10 @@ type Port struct {
 	Blocked   bool     // nothing passes
 }
 
-// RuleSet is a rule set with its address sets' names.
+// RuleSet is a compiled rule set.
 type RuleSet struct {
-	Key   string
-	Rules []*driverv1.Rule
+	Key  string
+	Plan *ruleset.Plan
 }
 
 // Bits of a packet's mark. The driver owns the upper half; the network's number lies below the verdicts.

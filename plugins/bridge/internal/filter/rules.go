@@ -2,60 +2,52 @@ package filter
 
 import (
 	"fmt"
-	"net/netip"
 	"strings"
 
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/name"
-	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	"github.com/limiquantix/limiquantix/plugins/kit/ruleset"
 )
 
 // chains are a rule set's two: what it lets out and in. A match leads back to the port's chain with the mark set.
 func (s *RuleSet) chains(t Tables, f family) {
-	out, in := "LQe-"+s.Key, "LQi-"+s.Key
-	t.add("mangle", out)
-	t.add("mangle", in)
-	for _, r := range s.Rules {
-		if r.GetDirection() == driverv1.RuleDirection_RULE_DIRECTION_EGRESS {
-			t.add("mangle", out, match(f, r, "-d", "dst", "LQ-EOK")...)
-		} else {
-			t.add("mangle", in, match(f, r, "-s", "src", "LQ-IOK")...)
+	fam := ruleset.IPv4
+	if f.v6 {
+		fam = ruleset.IPv6
+	}
+	for d, chain := range [...]string{ruleset.Ingress: "LQi-" + s.Key, ruleset.Egress: "LQe-" + s.Key} {
+		t.add("mangle", chain)
+		flag, side, target := "-s", "src", "LQ-IOK"
+		if ruleset.Direction(d) == ruleset.Egress { //nolint:gosec // 0 or 1
+			flag, side, target = "-d", "dst", "LQ-EOK"
+		}
+		for _, l := range s.Plan.Lines[d][fam] {
+			t.add("mangle", chain, match(f, l.Match, flag, side, target)...)
 		}
 	}
 }
 
-// match is a rule in a family; nothing when it can match no packet of it. Rules were validated before.
-func match(f family, r *driverv1.Rule, flag, side, target string) []string {
-	if v := r.GetIpVersion(); v == driverv1.IpVersion_IP_VERSION_4 && f.v6 || v == driverv1.IpVersion_IP_VERSION_6 && !f.v6 {
-		return nil
-	}
-	var parts []string
+// match is a line in a family; nothing when it can match no packet of it.
+func match(f family, m ruleset.Match, flag, side, target string) []string {
+	var parts, rest []string
 	add := func(format string, a ...any) { parts = append(parts, fmt.Sprintf(format, a...)) }
-	if c := r.GetCidr(); c != "" {
-		p, err := netip.ParsePrefix(c)
-		if err != nil || !f.prefix(p) {
-			return nil
-		}
-		if p.Bits() > 0 {
-			add("%s %s", flag, p)
-		}
+	if m.Prefix.IsValid() {
+		add("%s %s", flag, m.Prefix)
 	}
-	var rest []string
-	if r.Protocol != nil {
-		n := r.GetProtocol()
+	if m.Protocol != ruleset.Any {
 		switch {
-		case n == 0 && f.v6: // the hop-by-hop header is no protocol: what follows it is
+		case m.Protocol == 0 && f.v6: // the hop-by-hop header is no protocol: what follows it is
 			return nil
-		case n == 0: // to iptables 0 is any
+		case m.Protocol == 0: // to iptables 0 is any
 			rest = append(rest, `-m u32 --u32 "0x6&0xff=0x0"`)
 		default:
-			add("-p %s", protocol(n))
+			add("-p %s", protocol(m.Protocol))
 		}
-		rest = append(rest, details(r)...)
+		rest = append(rest, details(m)...)
 	}
-	if set := r.GetAddressSetId(); set != "" {
-		n := name.Set4(set)
+	if m.Set != "" {
+		n := name.Set4(m.Set)
 		if f.v6 {
-			n = name.Set6(set)
+			n = name.Set6(m.Set)
 		}
 		add("-m set --match-set %s %s", n, side)
 	}
@@ -65,48 +57,38 @@ func match(f family, r *driverv1.Rule, flag, side, target string) []string {
 }
 
 // details are ports, or type and code.
-func details(r *driverv1.Rule) []string {
-	n := r.GetProtocol()
-	if p := r.GetPorts(); p != nil {
-		ports := fmt.Sprint(p.GetFirst())
-		if p.GetLast() != p.GetFirst() {
-			ports = fmt.Sprintf("%d:%d", p.GetFirst(), p.GetLast())
+func details(m ruleset.Match) []string {
+	if m.HasPorts() {
+		ports := fmt.Sprint(m.First)
+		if m.Last != m.First {
+			ports = fmt.Sprintf("%d:%d", m.First, m.Last)
 		}
-		return []string{fmt.Sprintf("-m %s --dport %s", protocol(n), ports)}
+		return []string{fmt.Sprintf("-m %s --dport %s", protocol(m.Protocol), ports)}
 	}
-	if r.IcmpType == nil {
+	if m.ICMPType == ruleset.Any {
 		return nil
 	}
-	typ := fmt.Sprint(r.GetIcmpType())
-	if r.IcmpCode != nil {
-		typ += fmt.Sprintf("/%d", r.GetIcmpCode())
+	typ := fmt.Sprint(m.ICMPType)
+	if m.ICMPCode != ruleset.Any {
+		typ += fmt.Sprintf("/%d", m.ICMPCode)
 	}
 	switch {
-	case n == 58:
+	case m.Protocol == ruleset.ICMPv6:
 		return []string{"-m icmp6 --icmpv6-type " + typ}
-	case r.GetIcmpType() == 255: // to iptables 255 is any
-		code := ""
-		if r.IcmpCode != nil {
-			return []string{fmt.Sprintf(`-m u32 --u32 "0x0>>0x16&0x3c@0x0>>0x10=0x%x"`, 0xff00|r.GetIcmpCode())}
-		}
-		return []string{`-m u32 --u32 "0x0>>0x16&0x3c@0x0>>0x18=0xff"` + code}
+	case m.ICMPType != 255:
+		return []string{"-m icmp --icmp-type " + typ}
+	case m.ICMPCode != ruleset.Any: // to iptables type 255 is any
+		return []string{fmt.Sprintf(`-m u32 --u32 "0x0>>0x16&0x3c@0x0>>0x10=0x%x"`, 0xff00|int(m.ICMPCode))}
 	}
-	return []string{"-m icmp --icmp-type " + typ}
+	return []string{`-m u32 --u32 "0x0>>0x16&0x3c@0x0>>0x18=0xff"`}
 }
 
-// protocol is a protocol as iptables prints it. Those that it has no name for, or names by a file of the host, stay numbers.
-func protocol(n uint32) string {
-	switch n {
-	case 1:
-		return "icmp"
-	case 6:
-		return "tcp"
-	case 17:
-		return "udp"
-	case 58:
-		return "ipv6-icmp"
-	case 132:
-		return "sctp"
+// protocol is a protocol as we write it: five by name, all others by number. iptables-save names those that the host's /etc/protocols names; parse takes that back.
+func protocol(n int16) string {
+	if s, ok := protocolNames[n]; ok {
+		return s
 	}
 	return fmt.Sprint(n)
 }
+
+var protocolNames = map[int16]string{ruleset.ICMP: "icmp", ruleset.TCP: "tcp", ruleset.UDP: "udp", ruleset.ICMPv6: "ipv6-icmp", ruleset.SCTP: "sctp"}

@@ -3,8 +3,10 @@ package filter
 import (
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Tables are iptables' chains of ours in one family: rules by table and chain, in the form in which iptables-save prints them, without "-A CHAIN ".
@@ -138,7 +140,7 @@ func parse(saved string) Tables {
 		case strings.HasPrefix(line, "-A "):
 			chain, rule, _ := strings.Cut(line[3:], " ")
 			if ours(chain) || hook(table, chain, rule) {
-				t.add(table, chain, rule)
+				t.add(table, chain, numbered(rule))
 			}
 		}
 	}
@@ -154,3 +156,37 @@ func hook(table, chain, rule string) bool {
 	}
 	return false
 }
+
+// numbered turns a protocol that iptables-save named by the host's /etc/protocols back into its number.
+func numbered(rule string) string {
+	before, after, found := strings.Cut(rule, "-p ")
+	if !found || before != "" && !strings.HasSuffix(before, " ") {
+		return rule
+	}
+	name, rest, _ := strings.Cut(after, " ")
+	for _, known := range protocolNames {
+		if name == known {
+			return rule
+		}
+	}
+	n, ok := hostProtocols()[name]
+	if !ok {
+		return rule
+	}
+	return before + "-p " + n + " " + rest
+}
+
+// hostProtocols are numbers by the names that this host has for protocols.
+var hostProtocols = sync.OnceValue(func() map[string]string {
+	m := map[string]string{}
+	b, err := os.ReadFile("/etc/protocols")
+	if err != nil {
+		return m // then iptables-save prints numbers
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0][0] != '#' {
+			m[f[0]] = f[1]
+		}
+	}
+	return m
+})

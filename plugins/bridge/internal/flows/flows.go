@@ -7,22 +7,19 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/limiquantix/limiquantix/plugins/bridge/internal/addrset"
-	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	"github.com/limiquantix/limiquantix/plugins/kit/ruleset"
 )
 
 // Port is an interface with its rules.
 type Port struct {
-	Addresses []netip.Prefix // its own, and what else it may send from
-	Rules     []*driverv1.Rule
-	DenyOut   bool
+	Wide   []netip.Prefix // what it may send from beside its own addresses
+	Policy ruleset.Policy
 }
 
 // Policy is what a node allows, by network.
 type Policy struct {
 	Shift, Mask uint32             // where a network's number is in a connection's mark
 	Networks    map[uint32]Network // by number
-	Sets        map[string]*driverv1.AddressSet
 }
 
 // Network is one network's ports, by each of their own addresses.
@@ -38,7 +35,7 @@ func (n Network) find(a netip.Addr) *Port {
 		return p
 	}
 	for _, p := range n.Wide {
-		for _, x := range p.Addresses {
+		for _, x := range p.Wide {
 			if x.Contains(a) {
 				return p
 			}
@@ -77,47 +74,16 @@ func (p *Policy) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
 	if n.Gone[from] || n.Gone[to] {
 		return true
 	}
-	if port := n.find(from); port != nil && port.DenyOut && !port.allows(driverv1.RuleDirection_RULE_DIRECTION_EGRESS, dialled, f, p.Sets) {
+	if port := n.find(from); port != nil && !allows(port, ruleset.Egress, dialled, f.Forward.DstPort, f) {
 		return true
 	}
-	port := n.find(to)
-	return port != nil && !port.allows(driverv1.RuleDirection_RULE_DIRECTION_INGRESS, from, f, p.Sets)
+	port := n.find(to) // behind a port forward the guest's port is the answer's source
+	return port != nil && !allows(port, ruleset.Ingress, from, f.Reverse.SrcPort, f)
 }
 
-func (port *Port) allows(dir driverv1.RuleDirection, other netip.Addr, f *netlink.ConntrackFlow, sets map[string]*driverv1.AddressSet) bool {
-	for _, r := range port.Rules {
-		if r.GetDirection() == dir && allows(r, dir, other, f, sets) {
-			return true
-		}
-	}
-	return false
-}
-
-func allows(r *driverv1.Rule, dir driverv1.RuleDirection, other netip.Addr, f *netlink.ConntrackFlow, sets map[string]*driverv1.AddressSet) bool {
-	switch {
-	case r.GetIpVersion() == driverv1.IpVersion_IP_VERSION_4 && !other.Is4(), r.GetIpVersion() == driverv1.IpVersion_IP_VERSION_6 && !other.Is6():
-		return false
-	case r.Protocol != nil && r.GetProtocol() != uint32(f.Forward.Protocol):
-		return false
-	}
-	// Behind a port forward the guest's port is the answer's source.
-	port := uint32(f.Forward.DstPort)
-	if dir == driverv1.RuleDirection_RULE_DIRECTION_INGRESS {
-		port = uint32(f.Reverse.SrcPort)
-	}
-	if p := r.GetPorts(); p != nil && (port < p.GetFirst() || port > p.GetLast()) {
-		return false
-	}
-	if r.IcmpType != nil {
-		return false // the kernel's list does not tell it here; an echo that is cut and allowed begins anew with its next request
-	}
-	switch x := r.GetRemote().(type) {
-	case *driverv1.Rule_Cidr:
-		c, err := netip.ParsePrefix(x.Cidr)
-		return err == nil && c.Contains(other)
-	case *driverv1.Rule_AddressSetId:
-		s := sets[x.AddressSetId]
-		return s != nil && addrset.Contains(s, other)
-	}
-	return true
+// allows asks a port's policy. The kernel's list, as read here, does not have the type of an ICMP flow: one is cut unless a rule allows the whole protocol. An echo that is cut and allowed
+// begins anew with its next request.
+func allows(port *Port, d ruleset.Direction, other netip.Addr, to uint16, f *netlink.ConntrackFlow) bool {
+	ok, line := port.Policy.Allow(ruleset.Packet{Direction: d, Remote: other, Protocol: f.Forward.Protocol, Port: to})
+	return ok && (line == nil || line.ICMPType == ruleset.Any)
 }

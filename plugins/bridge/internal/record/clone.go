@@ -7,7 +7,7 @@ import (
 
 // Clone is a state that can be changed without changing s.
 func (s *State) Clone() *State {
-	return &State{maps.Clone(s.Networks), maps.Clone(s.Interfaces), maps.Clone(s.RuleSets), maps.Clone(s.Sets)}
+	return &State{maps.Clone(s.Networks), maps.Clone(s.Interfaces), maps.Clone(s.RuleSets), maps.Clone(s.Sets), maps.Clone(s.Plans), maps.Clone(s.Members)}
 }
 
 // IDs are the keys of one of a state's maps, in order.

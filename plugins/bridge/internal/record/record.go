@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/limiquantix/limiquantix/plugins/kit/ruleset"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
 
@@ -32,11 +33,28 @@ type State struct {
 	Interfaces map[string]*Interface
 	RuleSets   map[string]*driverv1.RuleSet
 	Sets       map[string]*driverv1.AddressSet
+	Plans      map[string]*ruleset.Plan // RuleSets, compiled
+	Members    map[string]*ruleset.Set  // Sets, parsed
 }
 
 // NewState is one without anything.
 func NewState() *State {
-	return &State{map[string]*Network{}, map[string]*Interface{}, map[string]*driverv1.RuleSet{}, map[string]*driverv1.AddressSet{}}
+	return &State{
+		map[string]*Network{}, map[string]*Interface{}, map[string]*driverv1.RuleSet{}, map[string]*driverv1.AddressSet{},
+		map[string]*ruleset.Plan{}, map[string]*ruleset.Set{},
+	}
+}
+
+// Put adds an address set whose members are valid.
+func (s *State) Put(a *driverv1.AddressSet) {
+	m, _ := ruleset.ParseMembers("members", a.GetMembers())
+	s.PutSet(&ruleset.Set{ID: a.GetAddressSetId(), Generation: a.GetGeneration(), Mark: a.GetMark(), Members: m})
+}
+
+// PutSet adds an address set.
+func (s *State) PutSet(x *ruleset.Set) {
+	s.Members[x.ID] = x
+	s.Sets[x.ID] = &driverv1.AddressSet{AddressSetId: x.ID, Mark: x.Mark, Generation: x.Generation, Members: x.Members.Strings()}
 }
 
 // Dir is the directory of records.
@@ -73,12 +91,21 @@ func (d Dir) Load() (*State, error) {
 			return protojson.Unmarshal(b, s.Interfaces[id])
 		}),
 		d.each(ruleSets, func(id string, b []byte) error {
-			s.RuleSets[id] = &driverv1.RuleSet{}
-			return protojson.Unmarshal(b, s.RuleSets[id])
+			r := &driverv1.RuleSet{}
+			if err := protojson.Unmarshal(b, r); err != nil {
+				return err
+			}
+			p, err := ruleset.Compile(r, 0)
+			s.RuleSets[id], s.Plans[id] = r, p
+			return err
 		}),
 		d.each(sets, func(id string, b []byte) error {
-			s.Sets[id] = &driverv1.AddressSet{}
-			return protojson.Unmarshal(b, s.Sets[id])
+			a := &driverv1.AddressSet{}
+			if err := protojson.Unmarshal(b, a); err != nil {
+				return err
+			}
+			s.Put(a)
+			return nil
 		}),
 	)
 	return s, err
