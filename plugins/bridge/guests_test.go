@@ -244,3 +244,6 @@ func debug(t testing.TB) {
 		t.Log(c + "\n" + string(out))
 	}
 }
+
+// runQuiet runs a command whose failure does not matter.
+func runQuiet(args ...string) { _ = exec.Command(args[0], args[1:]...).Run() }

@@ -56,44 +56,43 @@ type launched struct {
 
 func launch(t testing.TB) *launched {
 	t.Helper()
-	return start(t, host.Spec{Dir: build(t)})
-}
-
-func start(t testing.TB, spec host.Spec) *launched {
-	t.Helper()
 	run, err := os.MkdirTemp("", "lq")
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec.RuntimeDir, spec.ConfigJSON = run, "{}"
-	spec.Host = &driverv1.HostFacts{ClusterId: clusterID, NodeId: nodeID, NodeName: "n", BootId: "b", StateDirectory: run, RuntimeDirectory: run}
-	p, err := host.Launch(t.Context(), spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l := &launched{p, driverv1.NewNetworkDriverServiceClient(p.Conn()), spec}
+	l := &launched{spec: host.Spec{
+		Dir: build(t), RuntimeDir: run, ConfigJSON: "{}",
+		Host: &driverv1.HostFacts{ClusterId: clusterID, NodeId: nodeID, NodeName: "n", BootId: "b", StateDirectory: run, RuntimeDirectory: run},
+	}}
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
 		_ = l.Stop(ctx, time.Second)
 		_ = os.RemoveAll(run)
 	})
+	l.start(t)
 	return l
 }
 
-// kill ends the plugin with kill -9 and launches it again.
-func (l *launched) kill(t testing.TB) {
+func (l *launched) start(t testing.TB) {
 	t.Helper()
-	l.end(t)
-	*l = *start(t, l.spec)
+	p, err := host.Launch(context.WithoutCancel(t.Context()), l.spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Process, l.NetworkDriverServiceClient = p, driverv1.NewNetworkDriverServiceClient(p.Conn())
 }
 
-func (l *launched) end(t testing.TB) {
+// kill ends the plugin with kill -9.
+func (l *launched) kill(t testing.TB) {
 	t.Helper()
 	if err := syscall.Kill(l.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	<-l.Done()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	_ = l.Stop(ctx, 0)
 }
 
 // The contract of the SDK, against the real kernel.

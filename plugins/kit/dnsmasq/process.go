@@ -95,7 +95,7 @@ func (c *Config) write(name, content string) (changed bool, err error) {
 // command is dnsmasq with its user and capabilities; under systemd in a scope of its own, so that the end of the agent's service is not its end.
 func (c *Config) command() []string {
 	id := strconv.FormatUint(uint64(c.UID), 10)
-	caps := "+net_admin,+net_raw,+net_bind_service"
+	caps := "+net_admin,+net_raw,+net_bind_service,+dac_read_search" // the last because directories above its own may be root's alone
 	args := []string{
 		"setpriv", "--reuid", id, "--regid", id, "--clear-groups", "--inh-caps", caps, "--ambient-caps", caps,
 		"dnsmasq", "--keep-in-foreground", "--conf-file=" + c.path(confFile),

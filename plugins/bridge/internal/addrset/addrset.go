@@ -235,3 +235,33 @@ func (k *Kernel) Strays(s *record.State) (names []string) {
 
 // Destroy removes an ipset that Strays named.
 func (k *Kernel) Destroy(name string) error { return netlink.IpsetDestroy(name) }
+
+// Changed are the ids of sets that the kernel has not, or with another number of members: what can be told without reading them all.
+func (k *Kernel) Changed(s *record.State) (ids []string) {
+	if len(s.Members) == 0 {
+		return nil
+	}
+	out, err := exec.Command("ipset", "list", "-t").Output()
+	if err != nil {
+		return nil
+	}
+	entries, set := map[string]string{}, ""
+	for line := range strings.Lines(string(out)) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		switch key {
+		case "Name":
+			set = value
+		case "Number of entries":
+			entries[set] = value
+		}
+	}
+	for id, x := range s.Members {
+		for _, h := range halves(x) {
+			if entries[h.name] != fmt.Sprint(len(h.members)) {
+				ids = append(ids, id)
+				break
+			}
+		}
+	}
+	return ids
+}

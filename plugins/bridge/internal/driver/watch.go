@@ -1,3 +1,205 @@
 package driver
 
-func (d *Driver) watch() {}
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/limiquantix/limiquantix/plugins/bridge/internal/filter"
+	"github.com/limiquantix/limiquantix/plugins/bridge/internal/monitor"
+	"github.com/limiquantix/limiquantix/plugins/bridge/internal/name"
+	"github.com/limiquantix/limiquantix/plugins/bridge/internal/record"
+)
+
+const (
+	lookEvery  = 500 * time.Millisecond // the kernel tells nobody of a sysctl, and ipset nobody of its sets
+	checkEvery = 4                      // looks
+	settle     = 20 * time.Millisecond  // devices change in bursts
+)
+
+// watch begins to watch the kernel, instead of a watch begun before. Needs mu.
+func (d *Driver) watch() {
+	if d.stop != nil {
+		d.stop()
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	links := make(chan []string, 64)
+	var wg sync.WaitGroup
+	run := func(f func() error) {
+		wg.Go(func() {
+			if err := f(); err != nil && ctx.Err() == nil {
+				d.unwell("WATCH_FAILED", err)
+			}
+		})
+	}
+	run(func() error {
+		return monitor.Filter(ctx, filter.Touches, func(c monitor.Change) {
+			if c.Lost || !d.kernel.Own(c.PID) {
+				d.healFilter(ctx, c)
+			}
+		})
+	})
+	run(func() error {
+		return monitor.Links(ctx, "lq", func(appeared []string) {
+			select {
+			case links <- appeared:
+			case <-ctx.Done():
+			}
+		})
+	})
+	run(func() error { d.follow(ctx, links); return nil })
+	d.stop = func() {
+		cancel()
+	}
+}
+
+// follow looks after devices when they change, and after what tells of no change, now and then.
+func (d *Driver) follow(ctx context.Context, links <-chan []string) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	calm := time.NewTimer(0)
+	defer calm.Stop()
+	dirty := false
+	for n := 1; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case appeared := <-links:
+			for _, dev := range appeared {
+				d.appeared(dev)
+			}
+			if !dirty {
+				dirty = true
+				calm.Reset(settle)
+			}
+		case <-calm.C:
+			dirty = false
+			d.healLinks(ctx)
+		case <-tick.C:
+			d.lookAgain(ctx)
+			if n++; n%checkEvery == 0 {
+				d.healRest(ctx)
+			}
+		}
+	}
+}
+
+// appeared sets the limits of an interface whose device is there now. Its rules are in force already.
+func (d *Driver) appeared(device string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, i := range d.state.Interfaces {
+		if name.Tap(id) == device {
+			if err := d.shape(i); err != nil {
+				d.unwell("LIMITS_FAILED", err)
+			}
+		}
+	}
+}
+
+// lookAgain shuts all interfaces when the first layer is no longer in force, and opens them when it is again.
+func (d *Driver) lookAgain(ctx context.Context) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.look() {
+		return
+	}
+	if err := d.filter(ctx, d.state); err != nil {
+		d.unwell("FILTER_FAILED", err)
+		return
+	}
+	d.well()
+	for id := range d.state.Networks {
+		d.Events.NetworkDrift(id, "bridge filter "+map[bool]string{true: "active again", false: "inactive: " + d.inactive}[d.inactive == ""])
+	}
+}
+
+// healFilter puts the filter in force again when somebody else has changed what is ours in it.
+func (d *Driver) healFilter(ctx context.Context, c monitor.Change) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	want := model(d.state, d.inactive != "").Render()
+	if c.Touches(filter.Table) {
+		// Without the second layer frames pass: it is put back before anything is read, and shuts. Its counters begin anew.
+		if err := d.kernel.Shut(ctx, want); err != nil {
+			d.failing(ctx, "REPAIR_FAILED", err)
+		}
+	}
+	have, err := d.kernel.Read(ctx)
+	if err != nil {
+		d.failing(ctx, "FILTER_FAILED", err)
+		return
+	}
+	diffs := filter.Differences(have, want)
+	if c.Touches(filter.Table) {
+		diffs = append(diffs, filter.Difference{Where: "nft table " + filter.Table, What: "changed"})
+	}
+	if len(diffs) == 0 {
+		return
+	}
+	d.inForce = have
+	if err := d.filter(ctx, d.state); err != nil {
+		d.failing(ctx, "REPAIR_FAILED", err)
+		return
+	}
+	objects := d.objects()
+	told := map[string]bool{}
+	for _, x := range diffs {
+		if id, _ := x.Owner(objects); id != "" && !told[id] {
+			told[id] = true
+			d.Events.NetworkDrift(id, x.String()+"; repaired")
+		}
+	}
+	for id := range d.state.Networks {
+		if len(told) == 0 {
+			d.Events.NetworkDrift(id, diffs[0].String()+"; repaired")
+		}
+	}
+	d.well()
+}
+
+// failing reports a failure unless the watch has ended.
+func (d *Driver) failing(ctx context.Context, reason string, err error) {
+	if ctx.Err() == nil {
+		d.unwell(reason, err)
+	}
+}
+
+// healLinks puts devices, addresses, routes and entries right.
+func (d *Driver) healLinks(ctx context.Context) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, id := range record.IDs(d.state.Networks) {
+		steps, err := linkNetwork(d.state.Networks[id]).Steps()
+		if err != nil || len(steps) == 0 {
+			continue // a device that is just going is seen again when it is gone
+		}
+		if err := d.ensureLinks(ctx, d.state, id); err != nil {
+			d.failing(ctx, "REPAIR_FAILED", err)
+			continue
+		}
+		d.Events.NetworkDrift(id, steps[0].Detail+"; repaired")
+	}
+}
+
+// healRest looks after what tells of no change: ipsets and dnsmasq.
+func (d *Driver) healRest(ctx context.Context) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, id := range d.sets.Changed(d.state) {
+		if err := d.sets.Restore(d.state); err != nil {
+			d.failing(ctx, "REPAIR_FAILED", err)
+			return
+		}
+		d.Events.NetworkDrift(id, "address set changed; repaired")
+	}
+	for _, id := range record.IDs(d.state.Networks) {
+		if detail := d.serviceDrift(id); detail != "" {
+			if err := d.serve(ctx, d.state, id); err != nil {
+				d.failing(ctx, "REPAIR_FAILED", err)
+				continue
+			}
+			d.Events.NetworkDrift(id, detail+"; repaired")
+		}
+	}
+}

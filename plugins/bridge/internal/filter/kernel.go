@@ -70,23 +70,24 @@ func (k *Kernel) Run(ctx context.Context, input, tool string, args ...string) (s
 
 // Read is what the kernel has of ours, not trusting memory.
 func (k *Kernel) Read(ctx context.Context) (*Rendered, error) {
-	r := &Rendered{Frames: &Frames{}}
-	v4, err4 := k.Run(ctx, "", "iptables-nft-save")
-	v6, err6 := k.Run(ctx, "", "ip6tables-nft-save")
-	if err := errors.Join(err4, err6); err != nil {
+	var v4, v6, listed string
+	var errs [3]error
+	var wg sync.WaitGroup
+	wg.Go(func() { v4, errs[0] = k.Run(ctx, "", "iptables-nft-save") })
+	wg.Go(func() { v6, errs[1] = k.Run(ctx, "", "ip6tables-nft-save") })
+	wg.Go(func() { listed, errs[2] = k.Run(ctx, "", "nft", "list", "table", "bridge", Table) })
+	wg.Wait()
+	if errs[2] != nil && strings.Contains(errs[2].Error(), "No such file") {
+		errs[2] = nil
+	}
+	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	r.V4, r.V6 = parse(v4), parse(v6)
-	listed, err := k.Run(ctx, "", "nft", "list", "table", "bridge", Table)
-	if err != nil && !strings.Contains(err.Error(), "No such file") {
-		return nil, err
-	}
-	r.Frames = parseFrames(listed)
-	return r, nil
+	return &Rendered{V4: parse(v4), V6: parse(v6), Frames: parseFrames(listed)}, nil
 }
 
 // Apply brings the kernel from have to want: each layer and family in one transaction, of what differs only. When it fails in the middle it puts back what it had changed.
-// The second layer's shutting comes first and its opening last, so that there is no moment at which a frame passes that neither state lets pass.
+// The second layer comes first: it is what shuts, and without the first layer's marks it lets nothing pass.
 func (k *Kernel) Apply(ctx context.Context, have, want *Rendered) (err error) {
 	ctx = context.WithoutCancel(ctx) // half a change is worse than a late one; the scripts are short
 	steps := []struct {
@@ -94,9 +95,9 @@ func (k *Kernel) Apply(ctx context.Context, have, want *Rendered) (err error) {
 		args        []string
 		there, back string
 	}{
+		{"nft", []string{"-f", "-"}, frameScript(have.Frames, want.Frames), frameScript(want.Frames, have.Frames)},
 		{"iptables-nft-restore", []string{"--noflush"}, script(have.V4, want.V4), script(want.V4, have.V4)},
 		{"ip6tables-nft-restore", []string{"--noflush"}, script(have.V6, want.V6), script(want.V6, have.V6)},
-		{"nft", []string{"-f", "-"}, frameScript(have.Frames, want.Frames), frameScript(want.Frames, have.Frames)},
 	}
 	for i, s := range steps {
 		if s.there == "" {
@@ -114,4 +115,14 @@ func (k *Kernel) Apply(ctx context.Context, have, want *Rendered) (err error) {
 		}
 	}
 	return nil
+}
+
+// Shut puts the second layer in force whatever is there, in one transaction.
+func (k *Kernel) Shut(ctx context.Context, want *Rendered) error {
+	s := frameScript(&Frames{}, want.Frames)
+	if s == "" {
+		return nil
+	}
+	_, err := k.Run(ctx, fmt.Sprintf("add table bridge %s\ndelete table bridge %s\n%s", Table, Table, s), "nft", "-f", "-")
+	return err
 }

@@ -190,3 +190,24 @@ var hostProtocols = sync.OnceValue(func() map[string]string {
 	}
 	return m
 })
+
+// Families of nft, as its messages number them.
+const (
+	nftIPv4   = 2
+	nftBridge = 7
+	nftIPv6   = 10
+)
+
+// Touches reports whether a change of a table or chain could concern us: all in our own table and chains, and what disappears around our hooks.
+func Touches(family byte, table, chain string, deletes bool) bool {
+	switch family {
+	case nftBridge:
+		return table == Table
+	case nftIPv4, nftIPv6:
+		if !slices.Contains(tableNames, table) || chain == "set" {
+			return false
+		}
+		return deletes && !strings.HasPrefix(chain, "LQ") || ours(chain)
+	}
+	return false
+}

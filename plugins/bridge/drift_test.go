@@ -1,0 +1,61 @@
+package bridge_test
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+)
+
+// Whatever is flushed, it never opens, and is put right; nft flush ruleset, which takes away both layers at once, within the bound of the docs (ten times that here).
+func TestFlushed(t *testing.T) {
+	const bound = 2500 * time.Millisecond
+	l := launch(t)
+	t.Cleanup(func() { l.collect(t) })
+	set, sources := newID(), newID()
+	rule := ingress(6, 80)
+	rule.RuleId, rule.Remote = "r", &driverv1.Rule_AddressSetId{AddressSetId: sources}
+	if _, err := l.ApplyRuleSet(t.Context(), &driverv1.ApplyRuleSetRequest{
+		RuleSet:     &driverv1.RuleSet{RuleSetId: set, Mark: mark(set), Generation: 1, Rules: []*driverv1.Rule{rule}},
+		AddressSets: []*driverv1.AddressSet{{AddressSetId: sources, Mark: mark(sources), Generation: 1, Members: []string{"10.0.0.0/24"}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	n := l.network(t, natNetwork("10.0.0.0/24", "10.0.0.1"))
+	a := n.attach(t, "02:00:00:00:00:0a", []string{"10.0.0.10"}, set).plug(t)
+	b := n.attach(t, "02:00:00:00:00:0b", []string{"10.0.0.11"}).plug(t)
+	a.start(t, "busybox", "httpd", "-f", "-p", "80")
+	clean := func() bool {
+		r, err := l.CheckNetwork(t.Context(), &driverv1.CheckNetworkRequest{})
+		return err == nil && len(r.GetDrifts()) == 0
+	}
+	if !clean() {
+		r, _ := l.CheckNetwork(t.Context(), &driverv1.CheckNetworkRequest{})
+		t.Fatal(r)
+	}
+	for _, flush := range []string{
+		"iptables-nft -F", "iptables-nft -t mangle -F", "iptables-nft -t raw -F", "iptables-nft -t mangle -F LQ-PRE", "iptables-nft -t mangle -D FORWARD -j LQ-FWD",
+		"ip6tables-nft -t mangle -F", "nft flush table bridge limiquantix", "nft delete table bridge limiquantix", "nft flush ruleset",
+	} {
+		if out, err := exec.Command("sh", "-c", flush).CombinedOutput(); err != nil {
+			t.Fatal(flush, err, string(out))
+		}
+		began := time.Now()
+		if !strings.HasPrefix(flush, "nft") && b.pings("10.0.0.10") {
+			t.Error(flush, "opened")
+		}
+		// repaired without anybody asking
+		for !clean() {
+			if time.Since(began) > bound {
+				t.Fatal(flush, "is not repaired")
+			}
+		}
+		t.Log(flush, "repaired after", time.Since(began))
+		b.wantPing(t, "10.0.0.10", false)
+		if out, err := b.command("curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://10.0.0.10/").CombinedOutput(); string(out) != "404" {
+			t.Error(flush, "what is allowed does not pass any more:", string(out), err)
+		}
+	}
+}
