@@ -2,28 +2,29 @@ package command
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"os"
+	"slices"
 
-	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/limiquantix/limiquantix/cli/internal/api"
 	"github.com/limiquantix/limiquantix/cli/internal/failure"
 	"github.com/limiquantix/limiquantix/cli/internal/manifest"
-	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 )
 
 // maxManifest bounds a file of documents, in bytes.
 const maxManifest = 16 << 20
 
-const applyLong = `Creates what the documents describe, or changes it to be so, and waits until it is. A document is YAML or
-JSON with "kind: VM" and the fields of the API, as lqctl vm show -o yaml prints them:
+const applyLong = `Creates what the documents describe, or changes it to be so, and waits until it is. A document is YAML or JSON with a
+kind (VM, Network, Port, SecurityGroup) and the fields of the API, as lqctl vm show -o yaml and the like print them:
 
   kind: VM
   meta: {name: web, labels: {app: web}}
@@ -35,10 +36,24 @@ JSON with "kind: VM" and the fields of the API, as lqctl vm show -o yaml prints 
       inline: {image: debian}
     nics:
     - name: nic0
-      user: {forwards: [{host_port: 8022, guest_port: 22}]}
+      network: {network: lan, security_groups: [web]}
+  ---
+  kind: Network
+  meta: {name: lan}
+  spec:
+    subnets: [{cidr: 10.4.0.0/24}]
+    forwards: [{listen_port: 8080, port_id: web-nic0, target_port: 80}]
+  ---
+  kind: SecurityGroup
+  meta: {name: web}
+  spec:
+    rules:
+    - {direction: ingress, protocol: tcp, port_first: 80, cidr: 0.0.0.0/0}
 
-Besides the API's own JSON it takes amounts (1G) for *_bytes, short values (running, on-failure), and text for
-user_data. An unknown key or a wrong value is refused with its line, before anything is changed.
+Groups are made first, then networks, ports, and VMs, wherever they stand. A VM gets the interfaces that its document
+names, and no other.
+Besides the API's own JSON it takes amounts (1G) for *_bytes, rates (100M) for *_bits_per_second, short values (running,
+on-failure), and text for user_data. An unknown key or a wrong value is refused with its line, before anything is changed.
 Only fields that a document names are managed: what it leaves out stays as it is; null removes.
 What the server writes (status, ids, times) may stand there and means nothing.`
 
@@ -47,7 +62,7 @@ func (s *session) applyCommand() *cobra.Command {
 	var noWait bool
 	cmd := &cobra.Command{
 		Use:     "apply -f FILE",
-		Short:   "Create or change VMs as documents describe them",
+		Short:   "Create or change VMs, networks, ports and security groups as documents describe them",
 		Long:    applyLong,
 		Example: "  lqctl apply -f web.yaml\n  lqctl vm show web -o yaml | sed '1i kind: VM' | lqctl apply -f -",
 		Args:    exactly(),
@@ -60,11 +75,22 @@ func (s *session) applyCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			sortDocuments(docs, manifest.Kinds)
+			fresh, err := makeShells(cmd.Context(), c, docs, project)
+			if err != nil {
+				return err
+			}
 			var items []accepted
-			for _, d := range docs {
+			for i, d := range docs {
 				it, err := s.applyOne(cmd.Context(), c, d, project)
 				if err != nil {
 					return s.join(nonNil(s.settle(cmd.Context(), c, items, noWait, true), err))
+				}
+				if op := fresh[i]; op != nil {
+					if it.op == nil {
+						it.op = op
+					}
+					it.done, it.changes = "created", nil
 				}
 				items = append(items, it)
 			}
@@ -121,54 +147,81 @@ func (s *session) readFile(name string) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// applyOne makes one document so. Whether something changed is the controller's word: what differs between before and after.
-func (s *session) applyOne(ctx context.Context, c *api.Client, d manifest.Document, project string) (accepted, error) {
-	meta := d.VM.GetMeta()
+// sortDocuments orders documents by kind; those of one kind stay as they stand.
+func sortDocuments(docs []manifest.Document, kinds []string) {
+	slices.SortStableFunc(docs, func(a, b manifest.Document) int {
+		return cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind))
+	})
+}
+
+// placed gives an object that names no project the current one.
+func placed(o manifest.Object, project string) (name, in string) {
+	meta := o.GetMeta()
 	if meta.GetProjectId() == "" {
 		meta.ProjectId = project
 	}
-	name := meta.GetName()
-	before, err := getVM(ctx, c, name, meta.GetProjectId())
-	if failure.IsReason(err, metav1.Reason_REASON_NOT_FOUND) {
-		resp, err := c.VMs.CreateVM(ctx, connect.NewRequest(&computev1.CreateVMRequest{Vm: d.VM}))
+	return meta.GetName(), meta.GetProjectId()
+}
+
+// applyOne makes one document so. Whether something changed is the controller's word: what differs between before and after.
+func (s *session) applyOne(ctx context.Context, c *api.Client, d manifest.Document, project string) (accepted, error) {
+	verbs := verbsOf[d.Kind]
+	name, project := placed(d.Object, project)
+	it := accepted{name: name, kind: verbs.word}
+	before, err := verbs.get(ctx, c, name, project)
+	if failure.IsCode(err, codes.NotFound) {
+		op, made, err := verbs.create(ctx, c, d.Object)
 		if err != nil {
 			return accepted{}, err
 		}
-		made := resp.Msg.GetVm()
-		return accepted{name: name, op: resp.Msg.GetOperation(), object: made, final: vmNow(c, made), done: "created"}, nil
+		it.op, it.object, it.done = op, made, "created"
+		it.finally(c, verbs, made)
+		return it, nil
 	}
 	if err != nil {
 		return accepted{}, err
 	}
-	paths := manifest.Differing(before, d.VM, d.Paths)
+	want := proto.CloneOf(d.Object)
+	if err := resolve(ctx, c, before, want); err != nil {
+		return accepted{}, err
+	}
+	it.object, it.done = before, "unchanged"
+	paths := manifest.Differing(before, want, d.Paths)
 	if len(paths) == 0 {
-		return accepted{name: name, object: before, done: "unchanged"}, nil
+		return it, nil
 	}
-	want := proto.CloneOf(d.VM)
-	want.Meta.Id, want.Meta.Etag = before.GetMeta().GetId(), ""
-	resp, err := c.VMs.UpdateVM(ctx, connect.NewRequest(&computev1.UpdateVMRequest{Vm: want, UpdateMask: &fieldmaskpb.FieldMask{Paths: paths}}))
+	want.GetMeta().Id, want.GetMeta().Etag = before.GetMeta().GetId(), ""
+	op, after, err := verbs.update(ctx, c, want, &fieldmaskpb.FieldMask{Paths: paths})
 	if err != nil {
 		return accepted{}, err
 	}
-	after := resp.Msg.GetVm()
+	it.object = after
 	changes := manifest.Diff(before, after)
 	if len(changes) == 0 {
-		return accepted{name: name, object: after, done: "unchanged"}, nil
+		return it, nil
 	}
-	it := accepted{name: name, op: resp.Msg.GetOperation(), object: after, final: vmNow(c, after), done: "updated"}
+	it.op, it.done = op, "updated"
+	it.finally(c, verbs, after)
 	for _, ch := range changes {
 		it.changes = append(it.changes, ch.String())
 	}
 	return it, nil
 }
 
+func (it *accepted) finally(c *api.Client, verbs kindVerbs, o manifest.Object) {
+	if verbs.final != nil {
+		it.final = verbs.final(c, o)
+	}
+}
+
 func (s *session) deleteCommand() *cobra.Command {
 	var files []string
 	var noWait bool
 	cmd := &cobra.Command{
-		Use:     "delete -f FILE",
-		Short:   "Delete the VMs that documents describe",
-		Long:    "Deletes the VMs that documents name, as lqctl apply takes them. One that is gone already is no failure.",
+		Use:   "delete -f FILE",
+		Short: "Delete the VMs, networks, ports and security groups that documents describe",
+		Long: "Deletes what documents name, as lqctl apply takes them: VMs first, then ports, networks and groups, each kind once the one before is gone.\n" +
+			"What is gone already is no failure. With --no-wait what is still in use is refused.",
 		Example: "  lqctl delete -f web.yaml",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -185,26 +238,75 @@ func (s *session) deleteCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var items []accepted
-			for _, d := range docs {
-				meta := d.VM.GetMeta()
-				if meta.GetProjectId() == "" {
-					meta.ProjectId = project
+			backwards := slices.Clone(manifest.Kinds)
+			slices.Reverse(backwards)
+			sortDocuments(docs, backwards)
+			w := &removal{s: s, c: c, project: project, noWait: noWait}
+			for len(docs) > 0 && len(w.errs) == 0 {
+				n := slices.IndexFunc(docs, func(d manifest.Document) bool { return d.Kind != docs[0].Kind })
+				if n < 0 {
+					n = len(docs)
 				}
-				resp, err := c.VMs.DeleteVM(cmd.Context(), connect.NewRequest(&computev1.DeleteVMRequest{Id: meta.GetName(), ProjectId: meta.GetProjectId()}))
-				switch {
-				case failure.IsReason(err, metav1.Reason_REASON_NOT_FOUND):
-					items = append(items, accepted{name: meta.GetName(), object: d.VM, done: "is gone already"})
-				case err != nil:
-					return s.join(nonNil(s.settle(cmd.Context(), c, items, noWait, true), err))
-				default:
-					items = append(items, accepted{name: meta.GetName(), op: resp.Msg.GetOperation(), object: resp.Msg.GetVm(), done: "deleted"})
-				}
+				w.remove(cmd.Context(), docs[:n])
+				docs = docs[n:]
 			}
-			return s.settle(cmd.Context(), c, items, noWait, true)
+			if noWait {
+				return s.join(append(nonNil(s.printOperations(w.items, true)), w.errs...))
+			}
+			return s.join(append(nonNil(s.printObjects(w.objects, true)), w.errs...))
 		},
 	}
 	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file with documents; - = standard input; repeatable")
 	addNoWait(cmd, &noWait)
 	return cmd
+}
+
+// removal deletes what documents name.
+type removal struct {
+	s       *session
+	c       *api.Client
+	project string
+	noWait  bool
+	items   []accepted // not waited for
+	objects []proto.Message
+	errs    []error
+}
+
+// remove deletes what documents of one kind name. What is refused as something else of them still refers to it is tried again after that.
+func (w *removal) remove(ctx context.Context, docs []manifest.Document) {
+	verbs := verbsOf[docs[0].Kind]
+	for left := docs; len(left) > 0; {
+		var items []accepted
+		var refused []error
+		var again []manifest.Document
+		for _, d := range left {
+			name, project := placed(d.Object, w.project)
+			it := accepted{name: name, kind: verbs.word, done: "deleted"}
+			op, object, err := verbs.remove(ctx, w.c, name, project)
+			switch {
+			case failure.IsCode(err, codes.NotFound) || err == nil && object == nil:
+				it.object, it.done = d.Object, "is gone already"
+			case failure.IsReason(err, metav1.Reason_REASON_WRONG_STATE):
+				again, refused = append(again, d), append(refused, err)
+				continue
+			case err != nil:
+				w.errs = append(w.errs, err)
+				continue
+			default:
+				it.op, it.object = op, object
+			}
+			items = append(items, it)
+		}
+		if w.noWait {
+			w.items = append(w.items, items...)
+		} else {
+			objects, errs := w.s.await(ctx, w.c, items)
+			w.objects, w.errs = append(w.objects, objects...), append(w.errs, errs...)
+		}
+		if len(items) == 0 || len(w.errs) > 0 {
+			w.errs = append(w.errs, refused...)
+			return
+		}
+		left = again
+	}
 }

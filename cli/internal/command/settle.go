@@ -19,6 +19,7 @@ import (
 // accepted is a change that a controller took on.
 type accepted struct {
 	name   string
+	kind   string                 // said before the name: "network "; "" where the command says it
 	op     *operationv1.Operation // nil: there was nothing to do
 	object proto.Message          // as accepted
 	// final reads the object once the change is made, and says what is so now; nil keeps the object as accepted.
@@ -33,8 +34,12 @@ func (s *session) settle(ctx context.Context, c *api.Client, items []accepted, n
 	if noWait {
 		return s.printOperations(items, many)
 	}
-	var objects []proto.Message
-	var errs []error
+	objects, errs := s.await(ctx, c, items)
+	return errors.Join(s.printObjects(objects, many), s.join(errs))
+}
+
+// await waits for changes, in order, and says what came of each; what is to be printed for programs is returned.
+func (s *session) await(ctx context.Context, c *api.Client, items []accepted) (objects []proto.Message, errs []error) {
 	for _, it := range items {
 		object, err := s.settleOne(ctx, c, it)
 		if err != nil {
@@ -43,7 +48,7 @@ func (s *session) settle(ctx context.Context, c *api.Client, items []accepted, n
 		}
 		objects = append(objects, object)
 	}
-	return errors.Join(s.printObjects(objects, many), s.join(errs))
+	return objects, errs
 }
 
 func (s *session) settleOne(ctx context.Context, c *api.Client, it accepted) (proto.Message, error) {
@@ -74,7 +79,7 @@ func (s *session) settleOne(ctx context.Context, c *api.Client, it accepted) (pr
 	if state != "" {
 		state = " (" + state + ")"
 	}
-	s.say("%s %s%s", it.name, it.done, state)
+	s.say("%s%s %s%s", it.kind, it.name, it.done, state)
 	for _, ch := range it.changes {
 		s.say("  %s", ch)
 	}

@@ -95,7 +95,8 @@ func (s *Server) addNetwork(in *networkv1.Network) (*networkv1.Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec := proto.CloneOf(in.GetSpec())
+	spec := &networkv1.NetworkSpec{}
+	proto.Merge(spec, in.GetSpec())
 	if spec.GetType() == 0 {
 		spec.Type = networkv1.NetworkType_NETWORK_TYPE_BRIDGE
 	}

@@ -37,7 +37,8 @@ func (s *Server) addPort(in *networkv1.Port) (*networkv1.Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	spec := proto.CloneOf(in.GetSpec())
+	spec := &networkv1.PortSpec{}
+	proto.Merge(spec, in.GetSpec())
 	spec.NetworkId = n.GetMeta().GetId()
 	if spec.SecurityGroupIds, err = s.groupIDs(spec.GetSecurityGroupIds(), meta.GetProjectId()); err != nil {
 		return nil, err

@@ -20,13 +20,25 @@ type Change struct{ Path, Old, New string }
 // String shows the change.
 func (c Change) String() string { return fmt.Sprintf("%s: %s -> %s", c.Path, c.Old, c.New) }
 
+// userData is the one secret of documents: it is never read back.
+const userData = "spec.cloud_init.user_data"
+
+func sameUserData(have, want Object) bool {
+	h, ok1 := have.(*computev1.VM)
+	w, ok2 := want.(*computev1.VM)
+	if !ok1 || !ok2 {
+		return false
+	}
+	sum := sha256.Sum256(w.GetSpec().GetCloudInit().GetUserData())
+	return hex.EncodeToString(sum[:]) == h.GetSpec().GetCloudInit().GetUserDataSha256()
+}
+
 // Differing are those paths where want differs from have, so that an update has to name them. A secret is compared by its checksum.
-func Differing(have, want *computev1.VM, paths []string) []string {
+func Differing(have, want Object, paths []string) []string {
 	var out []string
 	for _, p := range paths {
-		if p == "spec.cloud_init.user_data" {
-			sum := sha256.Sum256(want.GetSpec().GetCloudInit().GetUserData())
-			if hex.EncodeToString(sum[:]) == have.GetSpec().GetCloudInit().GetUserDataSha256() {
+		if p == userData {
+			if sameUserData(have, want) {
 				continue
 			}
 		} else if sameAt(have.ProtoReflect(), want.ProtoReflect(), strings.Split(p, ".")) {
@@ -45,10 +57,12 @@ func sameAt(a, b protoreflect.Message, path []string) bool {
 	return a.Has(fd) == b.Has(fd) && (!a.Has(fd) || a.Get(fd).Equal(b.Get(fd)))
 }
 
-// Diff lists what differs between two states of a VM in what users write: spec, labels and annotations.
-func Diff(before, after *computev1.VM) []Change {
+// Diff lists what differs between two states of an object in what users write: spec, labels and annotations.
+func Diff(before, after Object) []Change {
 	var out []Change
-	diff(&out, "spec", before.GetSpec().ProtoReflect(), after.GetSpec().ProtoReflect())
+	a, b := before.ProtoReflect(), after.ProtoReflect()
+	spec := a.Descriptor().Fields().ByName("spec")
+	diff(&out, "spec", a.Get(spec).Message(), b.Get(spec).Message())
 	for _, name := range []protoreflect.Name{"labels", "annotations"} {
 		a, b := before.GetMeta().ProtoReflect(), after.GetMeta().ProtoReflect()
 		diffField(&out, "meta."+string(name), a, b, a.Descriptor().Fields().ByName(name))

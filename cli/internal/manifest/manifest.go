@@ -12,22 +12,52 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/limiquantix/limiquantix/cli/internal/nearest"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
 )
 
-// KindVM is the kind of documents that describe a VM.
-const KindVM = "VM"
+// The kinds of documents.
+const (
+	KindVM            = "VM"
+	KindNetwork       = "Network"
+	KindPort          = "Port"
+	KindSecurityGroup = "SecurityGroup"
+)
 
-// Kinds are all kinds that a document may have.
-var Kinds = []string{KindVM}
+// Kinds are all kinds that a document may have, in the order in which they are made: what others refer to comes first.
+var Kinds = []string{KindSecurityGroup, KindNetwork, KindPort, KindVM}
+
+// Object is what a document describes.
+type Object interface {
+	proto.Message
+	GetMeta() *metav1.ObjectMeta
+}
+
+// empty makes an object of a kind; nil for none that is known.
+func empty(kind string) Object {
+	switch kind {
+	case KindVM:
+		return &computev1.VM{}
+	case KindNetwork:
+		return &networkv1.Network{}
+	case KindPort:
+		return &networkv1.Port{}
+	case KindSecurityGroup:
+		return &networkv1.SecurityGroup{}
+	}
+	return nil
+}
 
 // Document is one object as a user wants it.
 type Document struct {
 	Source string // file, for messages
 	Line   int
-	VM     *computev1.VM
+	Kind   string
+	Object Object
 	// Paths are the fields that the document names, as an update mask: what it does not name it does not manage.
 	Paths []string
 }
@@ -106,9 +136,9 @@ func parseDocument(source string, root *yaml.Node) (Document, Problems) {
 	}
 	switch {
 	case kind == nil:
-		r.bad(root, "kind is missing; add \"kind: VM\"")
+		r.bad(root, "kind is missing; add for example \"kind: VM\"")
 		return doc, r.problems
-	case kind.Value != KindVM:
+	case empty(kind.Value) == nil:
 		text := fmt.Sprintf("unknown kind %q", kind.Value)
 		if near := nearest.Word(kind.Value, Kinds); near != "" {
 			text += fmt.Sprintf("; did you mean %q?", near)
@@ -118,24 +148,25 @@ func parseDocument(source string, root *yaml.Node) (Document, Problems) {
 		r.bad(kind, "%s", text)
 		return doc, r.problems
 	}
-	doc.VM = &computev1.VM{}
-	value := r.message(body, doc.VM.ProtoReflect().Descriptor(), "", 0)
+	doc.Kind, doc.Object = kind.Value, empty(kind.Value)
+	value := r.message(body, doc.Object.ProtoReflect().Descriptor(), "", 0)
 	doc.Paths = managed(r.paths)
 	if len(r.problems) > 0 {
 		return doc, r.problems
 	}
 	raw, err := json.Marshal(value)
 	if err == nil {
-		err = protojson.Unmarshal(raw, doc.VM)
+		err = protojson.Unmarshal(raw, doc.Object)
 	}
 	if err != nil {
 		r.bad(root, "%s", strings.TrimSpace(strings.ReplaceAll(strings.TrimPrefix(err.Error(), "proto:"), "\u00a0", " ")))
 		return doc, r.problems
 	}
-	if doc.VM.GetMeta().GetName() == "" {
+	if doc.Object.GetMeta().GetName() == "" {
 		r.bad(root, "meta.name is missing")
 	}
-	doc.VM.Status = nil
+	m := doc.Object.ProtoReflect()
+	m.Clear(m.Descriptor().Fields().ByName("status"))
 	return doc, r.problems
 }
 

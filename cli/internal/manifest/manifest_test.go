@@ -10,6 +10,7 @@ import (
 
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
 )
 
 const whole = `# a comment
@@ -50,7 +51,7 @@ func TestParse(t *testing.T) {
 	if err != nil || len(docs) != 2 {
 		t.Fatalf("%d documents, %v", len(docs), err)
 	}
-	s := docs[0].VM.GetSpec()
+	s := docs[0].Object.(*computev1.VM).GetSpec()
 	if s.GetMemoryBytes() != 256<<20 || s.GetDisks()[0].GetInline().GetSizeBytes() != 10<<30 || s.GetStopGrace().GetSeconds() != 90 ||
 		s.GetDesiredPower() != computev1.PowerState_POWER_STATE_RUNNING || s.GuestAgent == nil || s.GetGuestAgent() ||
 		string(s.GetCloudInit().GetUserData()) != "#cloud-config\npackages: []\n" || s.GetNics()[0].GetUser().GetForwards()[0].GetHostPort() != 8022 ||
@@ -110,6 +111,61 @@ func TestParseIsStrict(t *testing.T) {
 	}
 }
 
+func TestParseNetworks(t *testing.T) {
+	t.Parallel()
+	docs, err := Parse("f", []byte(`
+kind: Network
+meta: {name: lan}
+spec:
+  type: vxlan
+  egress: none
+  subnets:
+  - {cidr: 10.4.0.0/24, dhcp: false, ranges: [{first: 10.4.0.10, last: 10.4.0.20}]}
+  forwards: [{listen_port: 8080, port_id: web, target_port: 80}]
+---
+kind: Port
+meta: {name: vip}
+spec: {network_id: lan, ip_addresses: [10.4.0.10], qos: {ingress_bits_per_second: 100M, burst_bytes: 1M}}
+status: {phase: up}
+---
+kind: SecurityGroup
+meta: {name: web}
+spec:
+  egress_default: deny
+  rules:
+  - {direction: ingress, protocol: tcp, port_first: 80, cidr: 0.0.0.0/0}
+  - {direction: egress, ip_version: "6", security_group_id: db}
+`))
+	if err != nil || len(docs) != 3 {
+		t.Fatalf("%d documents, %v", len(docs), err)
+	}
+	n, p, g := docs[0].Object.(*networkv1.Network), docs[1].Object.(*networkv1.Port), docs[2].Object.(*networkv1.SecurityGroup)
+	if n.GetSpec().GetType() != networkv1.NetworkType_NETWORK_TYPE_VXLAN || n.GetSpec().GetSubnets()[0].GetDhcp() || n.GetSpec().GetForwards()[0].GetPortId() != "web" ||
+		p.GetSpec().GetQos().GetIngressBitsPerSecond() != 1e8 || p.GetSpec().GetQos().GetBurstBytes() != 1<<20 || p.GetStatus() != nil ||
+		g.GetSpec().GetRules()[1].GetIpVersion() != networkv1.IpVersion_IP_VERSION_6 || g.GetSpec().GetRules()[1].GetSecurityGroupId() != "db" {
+		t.Errorf("read %v\n%v\n%v", n, p, g)
+	}
+	for i, want := range []string{
+		"spec.type spec.egress spec.subnets spec.forwards", "spec.network_id spec.ip_addresses spec.qos.ingress_bits_per_second spec.qos.burst_bytes", "spec.egress_default spec.rules",
+	} {
+		if got := strings.Join(docs[i].Paths, " "); got != want || docs[i].Kind != []string{KindNetwork, KindPort, KindSecurityGroup}[i] {
+			t.Errorf("%s: paths %s, want %s", docs[i].Kind, got, want)
+		}
+	}
+	for in, want := range map[string]string{
+		"kind: Netwrk\nmeta: {name: a}":                                                          `did you mean "Network"?`,
+		"kind: Network\nmeta: {name: a}\nspec: {vlan: 12}":                                       `unknown key "spec.vlan"`,
+		"kind: Network\nmeta: {name: a}\nspec: {vlan_id: -1}":                                    "out of range",
+		"kind: Port\nmeta: {name: a}\nspec: {qos: {ingress_bits_per_second: 100MB}}":             `unknown unit "MB"`,
+		"kind: SecurityGroup\nmeta: {name: a}\nspec: {rules: [{cidr: a, security_group_id: b}]}": "exclude each other",
+		"kind: SecurityGroup\nmeta: {name: a}\nspec: {rules: [{direction: in}]}":                 "unknown value",
+	} {
+		if _, err := Parse("f", []byte(in)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", in, err, want)
+		}
+	}
+}
+
 func TestParseWithstandsAliasBombs(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
@@ -132,7 +188,7 @@ func TestDiff(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := Differing(have, docs[0].VM, docs[0].Paths); !slices.Equal(got, []string{"spec.memory_bytes", "spec.cloud_init.user_data"}) {
+	if got := Differing(have, docs[0].Object, docs[0].Paths); !slices.Equal(got, []string{"spec.memory_bytes", "spec.cloud_init.user_data"}) {
 		t.Errorf("differing %v", got)
 	}
 	after := proto.CloneOf(have)

@@ -15,7 +15,7 @@ import (
 	"github.com/limiquantix/limiquantix/cli/internal/quantity"
 )
 
-// scalar reads one value as protojson takes it. Besides protobuf's own JSON it knows amounts ("256M") for *_bytes, short names of enum values,
+// scalar reads one value as protojson takes it. Besides protobuf's own JSON it knows amounts ("256M") for *_bytes, rates ("100M") for *_bits_per_second, short names of enum values,
 // lengths of time as Go writes them, and plain text for documents.
 func (r *reader) scalar(n *yaml.Node, fd protoreflect.FieldDescriptor, path string) any {
 	if n.Kind != yaml.ScalarNode {
@@ -65,6 +65,14 @@ func (r *reader) integer(n *yaml.Node, fd protoreflect.FieldDescriptor, path str
 	}
 	if strings.HasSuffix(string(fd.Name()), "_bytes") {
 		i, err := quantity.ParseExact(n.Value)
+		if err != nil {
+			r.bad(n, "%s: %v", path, err)
+			return nil
+		}
+		return json.Number(strconv.FormatInt(i, 10))
+	}
+	if strings.HasSuffix(string(fd.Name()), "_bits_per_second") {
+		i, err := quantity.ParseRate(n.Value)
 		if err != nil {
 			r.bad(n, "%s: %v", path, err)
 			return nil
