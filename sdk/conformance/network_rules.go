@@ -86,6 +86,10 @@ func rulesInvalid(t T, e *Env) {
 		"no CIDR":              func(x *driverv1.Rule) { x.Remote = &driverv1.Rule_Cidr{Cidr: "anywhere"} },
 		"a CIDR and host bits": func(x *driverv1.Rule) { x.Remote = &driverv1.Rule_Cidr{Cidr: "192.0.2.1/24"} },
 		"no rule id":           func(x *driverv1.Rule) { x.RuleId = "" },
+		"an id of two lines":   func(x *driverv1.Rule) { x.RuleId = "a\nb" },
+		"protocol 256":         func(x *driverv1.Rule) { x.Protocol, x.Ports = proto.Uint32(256), nil },
+		"a type without ICMP":  func(x *driverv1.Rule) { x.IcmpType = proto.Uint32(8) },
+		"two versions of IP":   func(x *driverv1.Rule) { x.IpVersion = driverv1.IpVersion_IP_VERSION_6 },
 	} {
 		bad := proto.CloneOf(r.req)
 		bad.RuleSet.Generation = 2

@@ -80,6 +80,8 @@ type PacketOptions struct {
 	Ports int
 	// Updates and Kills are how often rules change, and how often the plugin is killed, while packets are sent all the time; 0 = 100 and 10, or 20 and 2 when brief.
 	Updates, Kills int
+	// Shrink is how long a policy that went wrong is made smaller; 0 = 1 min.
+	Shrink time.Duration
 	// OVS says how the Open vSwitch is reached that bindings of kind OVS_PORT name.
 	OVS guest.OVS
 }
@@ -139,6 +141,9 @@ func (p PacketOptions) withDefaults(brief bool) *PacketOptions {
 	}
 	if p.Seed == 0 {
 		p.Seed = uint64(time.Now().UnixNano()) //nolint:gosec // any number will do
+	}
+	if p.Shrink == 0 {
+		p.Shrink = time.Minute
 	}
 	few(&p.Policies, 300, 30)
 	few(&p.Ports, 20, 5)

@@ -30,7 +30,7 @@ func (o *oracle) explain(t T, policy int, before packetgen.Policy, wrong []*shot
 		t.Errorf("alone the first of them is not seen again. The policy before:\n%sthe policy:\n%s", before, after)
 		return
 	}
-	ends := time.Now().Add(time.Minute)
+	ends := time.Now().Add(o.e.o.Network.Packets.Shrink)
 	c = packetgen.Shrink(c, 400, func(c packetgen.Case) bool { return time.Now().Before(ends) && o.fails(t, c) })
 	t.Errorf("the smallest case found, in which the last packet %s:\n%s", verdict(wrong[0].pass), c)
 }
@@ -46,6 +46,9 @@ func (o *oracle) fails(t T, c packetgen.Case) bool {
 		changes := len(c.Before.Steps(c.After)) > 0
 		o.become(t, c.Before)
 		shots := []*shot{{Packet: *flow, tcp: syn, pass: o.model.Send(*flow)}}
+		if !shots[0].pass {
+			return false // without its flow it is another case
+		}
 		o.shoot(t, shots)
 		if changes {
 			o.shoot(t, o.answers(shots))

@@ -10,18 +10,6 @@ import (
 	"github.com/limiquantix/limiquantix/sdk/conformance/packetmodel"
 )
 
-// packetChecks are what every network driver must pass when it is seen by packets.
-func packetChecks() []*Check {
-	checks := []*Check{
-		{Name: "network/packets/first", Contract: "An interface passes no packet before its rule sets are in force.", Network: rules, run: firstPacket},
-		{Name: "network/packets/policies", Contract: "A packet passes when any rule of any set allows it, or it answers one that passed; else it is dropped. Flows that only a removed rule or member allowed are cut.", Network: rules, run: randomPolicies},
-	}
-	for _, c := range checks {
-		c.Kind, c.Packets = network, true
-	}
-	return checks
-}
-
 // forbiddenPort is a port of UDP that no rule of the suite's fixed sets allows.
 const forbiddenPort = 7
 

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	"github.com/limiquantix/limiquantix/sdk/conformance"
@@ -49,7 +50,7 @@ func enforcing(t *testing.T, defects string) conformance.Options {
 	o.Plugin.Env = []string{
 		enforcer.StateEnv + "=" + filepath.Join(t.TempDir(), "state"), enforcer.DefectsEnv + "=" + defects, "PATH=" + os.Getenv("PATH"),
 	}
-	o.Network.Packets = &conformance.PacketOptions{Policies: 60, Ports: 5}
+	o.Network.Packets = &conformance.PacketOptions{Policies: 30, Ports: 5, Updates: 15, Kills: 2, Shrink: 5 * time.Second}
 	o.Network.Spec = func(n int) *driverv1.NetworkSpec {
 		return &driverv1.NetworkSpec{
 			Type:    driverv1.NetworkType_NETWORK_TYPE_BRIDGE,
@@ -73,13 +74,18 @@ func TestPacketDefectsAreNoticed(t *testing.T) {
 		return
 	}
 	for defects, check := range map[string]string{
-		"late":           "network/packets/first",
-		"no-anti-spoof":  "network/packets/first",
-		"drops-a-rule":   "network/packets/policies",
-		"swaps-ports":    "network/packets/policies",
-		"no-egress-deny": "network/packets/policies",
-		"no-cut":         "network/packets/policies",
-		"forgets-sets":   "network/packets/policies",
+		"late":               "network/packets/first",
+		"no-anti-spoof":      "network/packets/first",
+		"no-anti-spoof,":     "network/packets/spoofing",
+		"drops-a-rule":       "network/packets/policies",
+		"swaps-ports":        "network/packets/policies",
+		"no-egress-deny":     "network/packets/policies",
+		"no-cut":             "network/packets/policies",
+		"forgets-sets":       "network/packets/policies",
+		"opens-when-refused": "network/packets/refused-set",
+		"ignores-link-down":  "network/packets/link-down",
+		"flushes":            "network/packets/window",
+		"opens-on-detach":    "network/packets/detach",
 	} {
 		t.Run(defects, func(t *testing.T) {
 			o := enforcing(t, defects)

@@ -110,6 +110,9 @@ func (m *Model) Flows() (ps []Packet) {
 	return ps
 }
 
+// Flow reports whether a packet began a flow that was not cut.
+func (m *Model) Flow(first Packet) bool { return m.flows[first] }
+
 // Allowed reports whether rules allow a packet by itself: those of its sender let it out, those of its receiver let it in.
 func (m *Model) Allowed(p Packet) bool {
 	return (p.From == "" || m.egress(m.ports[p.From], p)) && (p.To == "" || m.ingress(m.ports[p.To], p))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -55,6 +56,8 @@ func (n *networkDriver) ApplyRuleSet(ctx context.Context, req *driverv1.ApplyRul
 	})
 }
 
+var ruleID = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,64}$`)
+
 func ruleViolations(rules []*driverv1.Rule) (v []fault.Violation) {
 	seen := map[string]bool{}
 	for i, r := range rules {
@@ -63,9 +66,13 @@ func ruleViolations(rules []*driverv1.Rule) (v []fault.Violation) {
 				v = append(v, fault.Violation{Field: fmt.Sprintf("rule_set.rules[%d].%s", i, field), Description: description})
 			}
 		}
-		bad(r.GetRuleId() == "" || len(r.GetRuleId()) > 64 || seen[r.GetRuleId()], "rule_id", "must be 1-64 characters, unique in the set")
+		bad(!ruleID.MatchString(r.GetRuleId()) || seen[r.GetRuleId()], "rule_id", "must be 1-64 characters of a-z, A-Z, 0-9, '-', '_', unique in the set")
 		seen[r.GetRuleId()] = true
 		bad(r.GetDirection() == driverv1.RuleDirection_RULE_DIRECTION_UNSPECIFIED, "direction", "required")
+		bad(r.GetProtocol() > 255, "protocol", "must be 0-255")
+		icmp := r.Protocol != nil && (r.GetProtocol() == 1 || r.GetProtocol() == 58)
+		bad(r.IcmpType != nil && (!icmp || r.GetIcmpType() > 255), "icmp_type", "must be 0-255, and only with ICMP, ICMPv6")
+		bad(r.IcmpCode != nil && (r.IcmpType == nil || r.GetIcmpCode() > 255), "icmp_code", "must be 0-255, and only with icmp_type")
 		if p := r.GetPorts(); p != nil {
 			bad(p.GetFirst() < 1 || p.GetLast() > 65535 || p.GetFirst() > p.GetLast(), "ports", "must be within 1-65535, first not after last")
 			bad(!slices.Contains([]uint32{6, 17, 132}, r.GetProtocol()), "ports", "only with TCP, UDP, SCTP")
@@ -73,6 +80,11 @@ func ruleViolations(rules []*driverv1.Rule) (v []fault.Violation) {
 		if c := r.GetCidr(); c != "" {
 			p, err := netip.ParsePrefix(c)
 			bad(err != nil || p != p.Masked(), "cidr", "must be a CIDR with host bits zero")
+			version := driverv1.IpVersion_IP_VERSION_4
+			if p.Addr().Is6() {
+				version = driverv1.IpVersion_IP_VERSION_6
+			}
+			bad(err == nil && r.GetIpVersion() != 0 && r.GetIpVersion() != version, "ip_version", "must be that of the cidr")
 		}
 	}
 	return v

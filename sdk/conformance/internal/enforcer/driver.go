@@ -25,7 +25,8 @@ import (
 const (
 	// StateEnv names the file that the driver keeps what it was asked for in.
 	StateEnv = "ENFORCER_STATE"
-	// DefectsEnv lists defects: drops-a-rule, swaps-ports, no-egress-deny, no-anti-spoof, no-cut, late, flushes, forgets-sets, ignores-link-down, opens-when-refused.
+	// DefectsEnv lists defects: drops-a-rule, swaps-ports, no-egress-deny, no-anti-spoof, no-cut, late, flushes, forgets-sets,
+	// ignores-link-down, opens-when-refused, opens-on-detach.
 	DefectsEnv = "ENFORCER_DEFECTS"
 )
 
@@ -92,7 +93,7 @@ func (d *driver) AttachInterface(ctx context.Context, r *attachRequest) (*attach
 	if err != nil {
 		return nil, err
 	}
-	d.present(resp.GetInterface())
+	defer func() { d.present(resp.GetInterface()) }()
 	change := func() error {
 		return d.change(func() { d.ports[r.GetInterfaceId()] = proto.CloneOf(r.GetSpec()) })
 	}
@@ -108,6 +109,13 @@ func (d *driver) DetachInterface(ctx context.Context, r *detachRequest) (*detach
 	resp, err := d.NetworkDriverServiceServer.DetachInterface(ctx, r)
 	if err != nil {
 		return nil, err
+	}
+	if !defect("opens-on-detach") {
+		if link, err := netlink.LinkByName(tapName(r.GetInterfaceId())); err == nil { // a guest that did not let go loses its place
+			if err := netlink.LinkSetNoMaster(link); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return resp, d.change(func() { delete(d.ports, r.GetInterfaceId()) })
 }
@@ -128,6 +136,11 @@ func (d *driver) present(i *driverv1.NetworkInterface) {
 	}}
 	if _, err := netlink.LinkByName(tap); err == nil {
 		i.Device, i.State = tap, driverv1.InterfaceState_INTERFACE_STATE_UP
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.ports[i.GetInterfaceId()].GetLinkDown() {
+			i.State, i.Reason = driverv1.InterfaceState_INTERFACE_STATE_BLOCKED, "LINK_DOWN"
+		}
 	}
 }
 

@@ -171,6 +171,7 @@ func (d *driver) guard() string {
 		rule("ip6 saddr != { %s }", strings.Join(v6, ", "))
 		rule("udp sport { 67, 547 }")
 		rule("icmpv6 type nd-router-advert")
+		rule("icmpv6 type nd-neighbor-solicit @th,192,16 0x101 @th,208,48 != 0x%s", strings.ReplaceAll(spec.GetMac(), ":", ""))
 		for _, a := range v6 {
 			if addr, err := netip.ParseAddr(a); err == nil {
 				fmt.Fprintf(&b, "  iifname %q icmpv6 type nd-neighbor-advert @th,64,128 0x%x @th,208,48 0x%s accept\n", tap, addr.AsSlice(), strings.ReplaceAll(spec.GetMac(), ":", ""))
