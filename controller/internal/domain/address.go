@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"math/bits"
 	"net/netip"
 
 	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
@@ -18,11 +19,9 @@ type addressRange struct{ first, last netip.Addr }
 // size is the number of addresses, at most limit.
 func (r addressRange) size(limit uint64) uint64 {
 	a, b := r.first.As16(), r.last.As16()
-	if binary.BigEndian.Uint64(a[:8]) != binary.BigEndian.Uint64(b[:8]) {
-		return limit
-	}
-	n := binary.BigEndian.Uint64(b[8:]) - binary.BigEndian.Uint64(a[8:])
-	if n >= limit {
+	n, borrow := bits.Sub64(binary.BigEndian.Uint64(b[8:]), binary.BigEndian.Uint64(a[8:]), 0)
+	high, _ := bits.Sub64(binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(a[:8]), borrow)
+	if high > 0 || n >= limit {
 		return limit
 	}
 	return n + 1
