@@ -57,7 +57,7 @@ type Step struct {
 
 // Ensure brings the kernel to n.
 func (n *Network) Ensure() error {
-	for range 6 { // a step makes room for the next: a device, its port, its entries
+	for range 16 { // a step makes room for the next: a device, its port, its entries
 		steps, err := n.Steps()
 		if err != nil {
 			return err
