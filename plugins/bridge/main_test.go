@@ -16,6 +16,9 @@ import (
 const inside = "LQ_TEST_INSIDE"
 
 func TestMain(m *testing.M) {
+	if frames := os.Getenv(sendFrames); frames != "" {
+		os.Exit(send(frames))
+	}
 	if os.Getenv(inside) == "" {
 		os.Exit(isolated())
 	}

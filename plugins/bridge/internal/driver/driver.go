@@ -79,6 +79,7 @@ func (d *Driver) ConfigureDriver(ctx context.Context, c *sdk.Config) (*driverv1.
 	d.state = state
 	d.inForce = nil
 	d.look()
+	d.neighbours(ctx)
 	if err := d.restore(ctx); err != nil {
 		d.unwell("RESTORE_FAILED", err)
 	} else {

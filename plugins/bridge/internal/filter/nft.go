@@ -164,6 +164,8 @@ func (p *Port) guard(lie string) (rules []string) {
 	}
 	local := linkLocal(p.MAC)
 	add("ether saddr != %s %s", p.MAC, lie)
+	add("ether type 8021q %s", lie)
+	add("ether type 8021ad %s", lie)
 	add("arp saddr ether != %s %s", p.MAC, lie)
 	for _, a := range append(slices.Clone(v4), "0.0.0.0") { // a probe has no address yet
 		add("arp saddr ip %s accept", a)
