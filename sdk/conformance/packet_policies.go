@@ -187,7 +187,8 @@ func (o *oracle) again(flows []packetmodel.Packet) (shots []*shot) {
 	for _, f := range flows[:min(mostFlows, len(flows))] {
 		back, _ := f.Reply()
 		// The answer first: a packet of the asker may begin the flow anew. When the flow was cut but a rule would let the answer begin one, trackers differ on whether it does.
-		if o.model.Flow(f) || !o.model.Allowed(back) {
+		// Echoes may be cut when they need not: not every list of flows tells their type, and the next request begins them anew.
+		if kept := o.model.Flow(f); kept && !f.IsICMP() || !kept && !o.model.Allowed(back) {
 			shots = append(shots, &shot{Packet: back, tcp: dataBack, pass: o.model.Send(back), flow: &f})
 		}
 		shots = append(shots, &shot{Packet: f, tcp: dataOut, pass: o.model.Send(f), flow: &f})
