@@ -27,6 +27,13 @@ func TestLoad(t *testing.T) {
 	if j, err := c.Plugins[0].JSON(); err != nil || j != `{"accel":"tcg"}` {
 		t.Errorf("%s, %v", j, err)
 	}
+	write("tunnel_address: 192.0.2.7\n")
+	if c, err := Load(path, nil); err != nil || c.TunnelAddress != "192.0.2.7" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if c, err := Load(path, []string{"LIMIQUANTIX_AGENT_TUNNEL_ADDRESS=2001:db8::7"}); err != nil || c.TunnelAddress != "2001:db8::7" {
+		t.Errorf("%+v, %v", c, err)
+	}
 	write("")
 	if _, err := Load(path, nil); err != nil {
 		t.Errorf("an empty file: %v", err)
@@ -45,6 +52,13 @@ func TestLoad(t *testing.T) {
 		{"data_dir: /a\n---\ndata_dir: /b", "", "more than one"},
 		{"run_dir: /" + strings.Repeat("x", 80), "", "too long"},
 		{"", "LIMIQUANTIX_AGENT_DATADIR=/x", "unknown variable"},
+		{"tunnel_address: node-1", "", `tunnel_address "node-1": must be an IP address`},
+		{"tunnel_address: 192.0.2.7/24", "", "must be an IP address"},
+		{"tunnel_address: fe80::1%eth0", "", "must be an IP address"},
+		{"tunnel_address: 0.0.0.0", "", "other nodes reach"},
+		{"tunnel_address: 127.0.0.1", "", "other nodes reach"},
+		{"", "LIMIQUANTIX_AGENT_TUNNEL_ADDRESS=ff02::1", "other nodes reach"},
+		{"tunnel_address: 2001:DB8::7", "", "must be written as 2001:db8::7"},
 	} {
 		write(tc.yaml)
 		var env []string

@@ -56,6 +56,8 @@ type Options struct {
 	PoolLook, PoolAnswer time.Duration
 	// NetworkLook, NetworkStats and NetworkCheck are how often ports are looked at, counted, and all is compared with the host; 0 = the reconciler's defaults.
 	NetworkLook, NetworkStats, NetworkCheck time.Duration
+	// NetworkAnswer is how long a network driver may take for one call; 0 = the reconciler's default.
+	NetworkAnswer time.Duration
 }
 
 // Daemon is a running agent.
@@ -114,7 +116,7 @@ func New(o Options) (*Daemon, error) {
 	d.engine = reconcile.NewEngine(reconcile.Config{
 		ClusterID: id.ClusterID, NodeID: id.NodeID, Plugins: d.plugins, Reporter: d.reporter, Fetcher: fetch.New(networks), Observer: d.metrics, Store: store, Logger: o.Logger,
 		Survey: o.Survey, PoolLook: o.PoolLook, PoolAnswer: o.PoolAnswer,
-		NetworkLook: o.NetworkLook, NetworkStats: o.NetworkStats, NetworkCheck: o.NetworkCheck,
+		NetworkLook: o.NetworkLook, NetworkStats: o.NetworkStats, NetworkCheck: o.NetworkCheck, NetworkAnswer: o.NetworkAnswer,
 	})
 	d.presence = presence.New(presence.Config{
 		Link: d.link, NodeID: id.NodeID, NodeName: id.NodeName, BootID: d.bootID, SessionID: d.session, Logger: o.Logger, Lease: d.engine.ExtendLease,

@@ -23,6 +23,7 @@ import (
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
 )
 
 // fakeHost is what a hypervisor holds: it outlives agents and plugins, and is both drivers at once.
@@ -611,7 +612,11 @@ func (p *fakePlugins) Status() []*computev1.DriverStatus {
 		if p.down[n] {
 			state = "unhealthy"
 		}
-		out = append(out, &computev1.DriverStatus{Name: n, State: state, Version: "1"})
+		st := &computev1.DriverStatus{Name: n, State: state, Version: "1"}
+		if slices.Contains(p.nets, n) {
+			st.NetworkTypes, st.NetworkUplinks = []networkv1.NetworkType{networkv1.NetworkType_NETWORK_TYPE_BRIDGE}, []string{"eth1"}
+		}
+		out = append(out, st)
 	}
 	return out
 }

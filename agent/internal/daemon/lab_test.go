@@ -34,6 +34,8 @@ type lab struct {
 	stop    func()
 	look    time.Duration // how often pools are looked at; 0 = as usual
 	nets    []string      // network plugins
+	answer  time.Duration // how long network drivers may take to answer; 0 = as usual
+	tunnel  string        // the node's tunnel address
 }
 
 func newLab(t *testing.T) *lab {
@@ -68,6 +70,7 @@ func (l *lab) start(endpoints ...string) {
 	must(l.t, err)
 	c := config.Default()
 	c.DataDir, c.Listen, c.Controllers = l.dir, "127.0.0.1:0", endpoints
+	c.TunnelAddress = l.tunnel
 	c.ImageNetworks = []string{"127.0.0.1/32"}
 	if len(endpoints) == 0 {
 		c.Controllers = []string{l.ctrl.addr}
@@ -78,7 +81,7 @@ func (l *lab) start(endpoints ...string) {
 	}
 	l.d, err = New(Options{
 		Config: c, Version: "1", Commit: "x", Identity: id, Logger: log, Survey: 300 * time.Millisecond, PoolLook: l.look, PoolAnswer: l.look,
-		NetworkLook: 200 * time.Millisecond, NetworkStats: 100 * time.Millisecond,
+		NetworkLook: 200 * time.Millisecond, NetworkStats: 100 * time.Millisecond, NetworkAnswer: l.answer,
 		NewPlugins: func(_ plugins.Config, s plugins.Sink) Plugins {
 			l.plugins = &fakePlugins{h: l.host, sink: s, nets: l.nets, down: map[string]bool{}, instance: map[string]uint64{}}
 			return l.plugins

@@ -35,7 +35,7 @@ const (
 // newNetLab is a lab whose node has a network plugin.
 func newNetLab(t *testing.T, plugins ...string) *lab {
 	t.Helper()
-	l := &lab{t: t, ctrl: startController(t, newCA(t)), host: newHost(t), dir: t.TempDir(), nets: append([]string{"bridge"}, plugins...)}
+	l := &lab{t: t, ctrl: startController(t, newCA(t)), host: newHost(t), dir: t.TempDir(), nets: append([]string{"bridge"}, plugins...), tunnel: "192.0.2.7"}
 	l.enrol()
 	l.start()
 	t.Cleanup(func() {
@@ -399,7 +399,7 @@ func TestHungNetwork(t *testing.T) {
 	l.ctrl.set(rules(1, "r"))
 	l.ctrl.set(network(netID))
 	for i := range 50 {
-		l.ctrl.set(port(fmt.Sprintf("99999999-0000-4000-8000-%012d", i)))
+		l.ctrl.set(port(fmt.Sprintf("99999999-0000-4000-8000-%012d", i), func(p *agentv1.DesiredPort) { p.VmId = "another" }))
 	}
 	l.host.wait("the hanging call", func() bool { return l.host.calls["EnsureNetwork"] > 0 })
 	l.ctrl.mu.Lock()
@@ -420,6 +420,46 @@ func TestHungNetwork(t *testing.T) {
 	})
 	l.stop()
 	l.host.do(func() { delete(l.host.hung, netID) })
+}
+
+// A network that answered and then hangs is quarantined: its ports wait without a call, and say for what; another one does not notice; when it answers all goes on.
+func TestHungNetworkIsQuarantined(t *testing.T) {
+	l := newNetLab(t)
+	l.stop()
+	l.answer = 300 * time.Millisecond
+	l.start()
+	l.connected()
+	l.host.do(func() { l.host.hung[netID] = true })
+	late := "99999999-0000-4000-8000-000000000001"
+	l.ctrl.set(port(late))
+	l.ctrl.wait("the quarantine", l.event("NetworkQuarantined"))
+	l.ctrl.wait("word of the network and the port", func() bool {
+		n, p := l.ctrl.networks[netID].GetStatus(), l.ctrl.ports[late].GetStatus()
+		return n.GetHealth() == networkv1.NetworkHealth_NETWORK_HEALTH_UNHEALTHY && n.GetReason() == "BACKEND_TIMEOUT" && strings.Contains(p.GetMessage(), "does not answer")
+	})
+	calls := l.host.count("NetAttachInterface")
+	asked := l.host.count("EnsureNetwork")
+	l.host.wait("more questions", func() bool { return l.host.calls["EnsureNetwork"] > asked+1 })
+	if n := l.host.count("NetAttachInterface"); n != calls {
+		t.Errorf("%d calls went to a network in quarantine", n-calls)
+	}
+	l.ctrl.set(network(otherID))
+	l.ctrl.set(port("99999999-0000-4000-8000-000000000002", func(p *agentv1.DesiredPort) { p.Spec.NetworkId = otherID }))
+	l.waitPorts(portIdle, "99999999-0000-4000-8000-000000000002")
+	l.host.do(func() { delete(l.host.hung, netID) })
+	l.ctrl.wait("word that it answers", l.event("NetworkRecovered"))
+	l.waitPorts(portIdle, late)
+}
+
+// The node says what its networks can be.
+func TestNetworkFacts(t *testing.T) {
+	l := newNetLab(t)
+	l.ctrl.wait("the facts", func() bool {
+		s := l.ctrl.node.GetStatus()
+		i := slices.IndexFunc(s.GetDrivers(), func(d *computev1.DriverStatus) bool { return d.GetName() == "bridge" })
+		return s.GetTunnelAddress() == "192.0.2.7" && i >= 0 && slices.Equal(s.GetDrivers()[i].GetNetworkTypes(), []networkv1.NetworkType{networkv1.NetworkType_NETWORK_TYPE_BRIDGE}) &&
+			slices.Equal(s.GetDrivers()[i].GetNetworkUplinks(), []string{"eth1"})
+	})
 }
 
 // Somebody else's change is put right at once, and told.

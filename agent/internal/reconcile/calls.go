@@ -85,7 +85,7 @@ func (e *Engine) call(ctx context.Context, plugin, pool, method string, deadline
 
 // placedCall is a call that takes one of the places of those whose it is.
 func (e *Engine) placedCall(ctx context.Context, plugin, whose string, places int, method string, f func(context.Context) error) error {
-	callCtx, cancel := context.WithTimeout(ctx, netCall)
+	callCtx, cancel := context.WithTimeout(ctx, e.netAnswer)
 	defer cancel()
 	entered, done := e.progress.call(callCtx, plugin, method)
 	defer done()

@@ -36,6 +36,8 @@ type Config struct {
 	// NetworkLook is how often ports are looked at, NetworkStats how often their counters are read, NetworkCheck how often network drivers compare all with the
 	// host; 0 = 5 s, 10 s and 5 min.
 	NetworkLook, NetworkStats, NetworkCheck time.Duration
+	// NetworkAnswer is how long a network driver may take for one call; 0 = 30 s.
+	NetworkAnswer time.Duration
 }
 
 // Engine reconciles the node. All methods may be called at once and return without waiting for a driver.
@@ -54,6 +56,7 @@ type Engine struct {
 	netLookEvery  time.Duration
 	netStatsEvery time.Duration
 	netCheckEvery time.Duration
+	netAnswer     time.Duration
 
 	queue    *queue
 	limits   *limits
@@ -104,7 +107,7 @@ func NewEngine(c Config) *Engine {
 		wants: map[realised.Key]*want{}, vms: map[string]*vmState{}, volumes: map[string]*volumeState{}, pools: map[string]*poolState{},
 		orphans: newOrphans(), begun: time.Now(), asking: map[string]bool{}, held: map[string]bool{},
 		hopeless: map[realised.Key]*want{}, fetched: map[realised.Key]time.Time{}, snapFailures: map[realised.Key]int{},
-		netLookEvery: cmp.Or(c.NetworkLook, netLook), netStatsEvery: cmp.Or(c.NetworkStats, netStats), netCheckEvery: cmp.Or(c.NetworkCheck, netCheck),
+		netLookEvery: cmp.Or(c.NetworkLook, netLook), netStatsEvery: cmp.Or(c.NetworkStats, netStats), netCheckEvery: cmp.Or(c.NetworkCheck, netCheck), netAnswer: cmp.Or(c.NetworkAnswer, netCall),
 		net: newNetworking(), checking: map[string]*driverv1.NetworkDriftEvent{},
 	}
 	e.queue = newQueue(e.work)

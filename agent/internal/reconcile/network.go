@@ -103,8 +103,8 @@ func (e *Engine) ensureNetwork(ctx context.Context, w *want, p Plugin, rec reali
 	e.reportNetwork(w, network, d.GetGeneration())
 	if first {
 		e.log.Info("network is usable", "network", id, "name", d.GetName(), "driver", p.Name, "device", network.GetDevice())
+		e.dependents(networkKey(id))
 	}
-	e.dependents(networkKey(id))
 	return nil
 }
 

@@ -12,11 +12,13 @@ import (
 // portUseView is all that the answer to whether a VM's domain may use a port depends on.
 type portUseView struct {
 	Port   string
+	Epoch  int64              // of the port
 	VM     *agentv1.DesiredVM // nil = not wanted here
 	Record realised.Record    // of the VM
 	// Looked: the domain, or that there is none, was seen by this run; Deleted: nothing of it is left.
 	Looked, Deleted bool
 	Domain          *driverv1.Domain
+	Starting        bool // a call that starts the domain is under way
 	// Orphan: a domain of the VM, which is not wanted, was listed; Silent names a compute plugin that may have one and was not asked since the VM was left.
 	Orphan bool
 	Silent string
@@ -35,6 +37,8 @@ func portUse(v portUseView) string {
 		return ""
 	case v.VM.GetAbsent():
 		return "its VM is not deleted yet"
+	case v.Looked && !isOn(v.Domain) && !v.Starting && v.Epoch < v.VM.GetEpoch(): // of an earlier placement: it is put in place anew before the domain starts
+		return ""
 	case slices.ContainsFunc(v.VM.GetPorts(), func(p *agentv1.VMPort) bool { return p.GetPortId() == v.Port }):
 		return "it is a NIC of its VM"
 	case !v.Looked:
@@ -56,9 +60,9 @@ func (e *Engine) portUser(d *agentv1.DesiredPort) string {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	k := realised.Key{Kind: realised.KindVM, ID: d.GetVmId()}
-	v := portUseView{Port: d.GetPortId(), VM: e.wants[k].object().GetVm(), Record: e.recordOf(k)}
+	v := portUseView{Port: d.GetPortId(), Epoch: d.GetEpoch(), VM: e.wants[k].object().GetVm(), Record: e.recordOf(k)}
 	if s := e.vms[k.ID]; s != nil {
-		v.Looked, v.Deleted, v.Domain = s.lookedOnce, s.deleted, s.domain
+		v.Looked, v.Deleted, v.Domain, v.Starting = s.lookedOnce, s.deleted, s.domain, s.starting
 	}
 	if v.VM == nil {
 		for _, name := range e.plugins.Names("compute") {
