@@ -150,6 +150,14 @@ func (h *fakeHost) wait(what string, cond func() bool) {
 	}
 }
 
+// pause is a moment between two looks at something that tells nobody when it changes.
+func (h *fakeHost) pause() {
+	select {
+	case <-time.After(5 * time.Millisecond):
+	case <-h.t.Context().Done():
+	}
+}
+
 // end lets a guest end by itself and tells the agents.
 func (h *fakeHost) end(id string, state driverv1.DomainState, why driverv1.StopReason) {
 	h.do(func() { h.off(h.domains[id], state, why) })

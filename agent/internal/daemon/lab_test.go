@@ -36,6 +36,7 @@ type lab struct {
 	nets    []string      // network plugins
 	answer  time.Duration // how long network drivers may take to answer; 0 = as usual
 	tunnel  string        // the node's tunnel address
+	with    func(*config.Config, *Options)
 }
 
 func newLab(t *testing.T) *lab {
@@ -79,14 +80,19 @@ func (l *lab) start(endpoints ...string) {
 	if os.Getenv("LIMIQUANTIX_TEST_LOG") != "" {
 		log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	l.d, err = New(Options{
-		Config: c, Version: "1", Commit: "x", Identity: id, Logger: log, Survey: 300 * time.Millisecond, PoolLook: l.look, PoolAnswer: l.look,
+	o := Options{
+		Version: "1", Commit: "x", Identity: id, Logger: log, Survey: 300 * time.Millisecond, PoolLook: l.look, PoolAnswer: l.look,
 		NetworkLook: 200 * time.Millisecond, NetworkStats: 100 * time.Millisecond, NetworkAnswer: l.answer,
 		NewPlugins: func(_ plugins.Config, s plugins.Sink) Plugins {
 			l.plugins = &fakePlugins{h: l.host, sink: s, nets: l.nets, down: map[string]bool{}, instance: map[string]uint64{}}
 			return l.plugins
 		},
-	})
+	}
+	if l.with != nil {
+		l.with(&c, &o)
+	}
+	o.Config = c
+	l.d, err = New(o)
 	must(l.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

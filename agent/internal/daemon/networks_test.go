@@ -431,7 +431,7 @@ func TestHungNetworkIsQuarantined(t *testing.T) {
 	l.connected()
 	l.host.do(func() { l.host.hung[netID] = true })
 	late := "99999999-0000-4000-8000-000000000001"
-	l.ctrl.set(port(late))
+	l.ctrl.set(port(late, func(p *agentv1.DesiredPort) { p.VmId = "another" }))
 	l.ctrl.wait("the quarantine", l.event("NetworkQuarantined"))
 	l.ctrl.wait("word of the network and the port", func() bool {
 		n, p := l.ctrl.networks[netID].GetStatus(), l.ctrl.ports[late].GetStatus()
@@ -444,7 +444,7 @@ func TestHungNetworkIsQuarantined(t *testing.T) {
 		t.Errorf("%d calls went to a network in quarantine", n-calls)
 	}
 	l.ctrl.set(network(otherID))
-	l.ctrl.set(port("99999999-0000-4000-8000-000000000002", func(p *agentv1.DesiredPort) { p.Spec.NetworkId = otherID }))
+	l.ctrl.set(port("99999999-0000-4000-8000-000000000002", func(p *agentv1.DesiredPort) { p.Spec.NetworkId, p.VmId = otherID, "another" }))
 	l.waitPorts(portIdle, "99999999-0000-4000-8000-000000000002")
 	l.host.do(func() { delete(l.host.hung, netID) })
 	l.ctrl.wait("word that it answers", l.event("NetworkRecovered"))

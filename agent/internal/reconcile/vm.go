@@ -33,6 +33,7 @@ type vmState struct {
 	ends       endings
 	guest      *driverv1.GetGuestInfoResponse
 	phases     phases
+	nicsDone   map[string]bool // changes of NICs that the driver confirmed since the domain was started
 }
 
 // maxSteps bounds one run of a worker: a driver whose answers make no progress shall not keep it for ever.
@@ -501,6 +502,9 @@ func (r *vmRun) domainCall(ctx context.Context, method string, deadline time.Dur
 func (r *vmRun) seen(dom *driverv1.Domain) {
 	r.e.mu.Lock()
 	turned := isOn(r.s.domain) != isOn(dom) || !r.s.lookedOnce
+	if turned || r.s.domain.GetPid() != dom.GetPid() {
+		r.s.nicsDone = nil
+	}
 	r.s.domain, r.s.lookedOnce = dom, true
 	if dom != nil {
 		r.s.deleted = false

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/limiquantix/limiquantix/agent/internal/realised"
@@ -15,8 +16,10 @@ import (
 type nicChange struct {
 	unplug, plug []string
 	link         map[string]bool // whether it shall be up
+	awaited      []string        // to be plugged in as soon as they are in place
 }
 
+// none reports whether there is nothing to do now.
 func (c nicChange) none() bool { return len(c.unplug)+len(c.plug)+len(c.link) == 0 }
 
 // next is what to do first.
@@ -37,6 +40,8 @@ type nicView struct {
 	Defined bool
 	// Wanted are the ports of the VM that can be plugged in, and whether the link of each shall be up.
 	Wanted map[string]bool
+	// Awaited are the VM's ports that are not in place.
+	Awaited []string
 	// Had are ports that its definition had, or may have had.
 	Had      []string
 	Features []driverv1.ComputeFeature
@@ -50,13 +55,18 @@ func nicsToChange(v nicView) (c nicChange) {
 	}
 	if slices.Contains(v.Features, driverv1.ComputeFeature_COMPUTE_FEATURE_INTERFACE_HOTPLUG) {
 		for _, id := range v.Had {
-			if _, wanted := v.Wanted[id]; !wanted && hasInterface(v.Domain, id) {
+			if _, wanted := v.Wanted[id]; !wanted && !slices.Contains(v.Awaited, id) && hasInterface(v.Domain, id) {
 				c.unplug = append(c.unplug, id)
 			}
 		}
 		for id := range v.Wanted {
 			if !hasInterface(v.Domain, id) {
 				c.plug = append(c.plug, id)
+			}
+		}
+		for _, id := range v.Awaited {
+			if !hasInterface(v.Domain, id) {
+				c.awaited = append(c.awaited, id)
 			}
 		}
 		slices.Sort(c.unplug)
@@ -151,6 +161,8 @@ func (r *vmRun) nicsToChange(input string) nicChange {
 		w, s := e.wants[portKey(p.GetPortId())], e.net.ports[p.GetPortId()]
 		if w != nil && !w.obj.GetPort().GetAbsent() && s != nil && e.inPlace(s) && !s.detaching {
 			v.Wanted[p.GetPortId()] = !w.obj.GetPort().GetSpec().GetLinkDown()
+		} else {
+			v.Awaited = append(v.Awaited, p.GetPortId())
 		}
 	}
 	for _, i := range dom.GetInterfaces() { // after the state file was lost: what is a port of this VM is known from what is wanted
@@ -159,11 +171,42 @@ func (r *vmRun) nicsToChange(input string) nicChange {
 			v.Had = append(v.Had, id)
 		}
 	}
-	c := nicsToChange(v)
-	c.unplug = slices.DeleteFunc(c.unplug, func(id string) bool { // one that is wanted and not in place stays as it is
-		return slices.ContainsFunc(r.d.GetPorts(), func(p *agentv1.VMPort) bool { return p.GetPortId() == id })
-	})
+	return nicsToChange(v).without(r.s.nicsDone)
+}
+
+// without leaves out what a driver confirmed and does not show: it is not asked for the same again and again.
+func (c nicChange) without(done map[string]bool) nicChange {
+	c.unplug = slices.DeleteFunc(c.unplug, func(id string) bool { return done[unplugged+id] })
+	c.plug = slices.DeleteFunc(c.plug, func(id string) bool { return done[pluggedIn+id] })
+	c.awaited = slices.DeleteFunc(c.awaited, func(id string) bool { return done[pluggedIn+id] })
+	maps.DeleteFunc(c.link, func(id string, up bool) bool { return done[linkWord(up)+id] })
 	return c
+}
+
+const (
+	unplugged = "out "
+	pluggedIn = "in "
+	linkUp    = "up "
+	linkDown  = "down "
+)
+
+func linkWord(up bool) string {
+	if up {
+		return linkUp
+	}
+	return linkDown
+}
+
+// nicDone notes a change that the driver confirmed; the reverse of it is no longer done.
+func (r *vmRun) nicDone(what, port string) {
+	r.e.mu.Lock()
+	defer r.e.mu.Unlock()
+	if r.s.nicsDone == nil {
+		r.s.nicsDone = map[string]bool{}
+	}
+	reverse := map[string]string{unplugged: pluggedIn, pluggedIn: unplugged, linkUp: linkDown, linkDown: linkUp}
+	r.s.nicsDone[what+port] = true
+	delete(r.s.nicsDone, reverse[what]+port)
 }
 
 // changeNics does one kind of change to the NICs of a running domain; the driver waits for the guest.
@@ -180,6 +223,7 @@ func (r *vmRun) changeNics(ctx context.Context, a action) error {
 			if err != nil {
 				return err
 			}
+			r.nicDone(unplugged, port)
 		}
 	case actPlug:
 		for _, port := range change.plug {
@@ -194,6 +238,7 @@ func (r *vmRun) changeNics(ctx context.Context, a action) error {
 			if err != nil {
 				return err
 			}
+			r.nicDone(pluggedIn, port)
 		}
 		r.portsTurn()
 	case actLink:
@@ -206,6 +251,7 @@ func (r *vmRun) changeNics(ctx context.Context, a action) error {
 			if err != nil {
 				return err
 			}
+			r.nicDone(linkWord(up), port)
 		}
 	}
 	return nil

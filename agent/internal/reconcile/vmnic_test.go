@@ -32,13 +32,30 @@ func TestNicsToChange(t *testing.T) {
 		"old definition":                {nicView{Domain: runsWith("x"), Wanted: map[string]bool{"a": true}, Had: []string{"x"}, Features: all}, nicChange{}, actNone},
 		"off":                           {nicView{Domain: off, Defined: true, Wanted: map[string]bool{"a": true}, Features: all}, nicChange{}, actNone},
 		"a driver that cannot":          {nicView{Domain: runsWith("x"), Defined: true, Wanted: map[string]bool{"a": true}, Had: []string{"x"}}, nicChange{}, actNone},
-		"link down":                     {nicView{Domain: runsWith("a"), Defined: true, Wanted: map[string]bool{"a": false}, Features: all}, nicChange{link: map[string]bool{"a": false}}, actLink},
-		"a driver that sets no link":    {nicView{Domain: runsWith("a"), Defined: true, Wanted: map[string]bool{"a": false}, Features: all[:1]}, nicChange{}, actNone},
+		"one that is not in place": {
+			nicView{Domain: runsWith("b"), Defined: true, Wanted: map[string]bool{}, Awaited: []string{"a", "b"}, Had: []string{"a", "b"}, Features: all},
+			nicChange{awaited: []string{"a"}}, actNone,
+		},
+		"link down":                  {nicView{Domain: runsWith("a"), Defined: true, Wanted: map[string]bool{"a": false}, Features: all}, nicChange{link: map[string]bool{"a": false}}, actLink},
+		"a driver that sets no link": {nicView{Domain: runsWith("a"), Defined: true, Wanted: map[string]bool{"a": false}, Features: all[:1]}, nicChange{}, actNone},
 	} {
 		got := nicsToChange(c.view)
 		if !reflect.DeepEqual(got, c.want) || !got.none() && got.next() != c.next || got.none() != (c.next == actNone) {
 			t.Errorf("%s: %+v", name, got)
 		}
+	}
+}
+
+// What a driver confirmed and does not show is not asked for again; the reverse is.
+func TestConfirmedNics(t *testing.T) {
+	t.Parallel()
+	c := nicChange{unplug: []string{"x"}, plug: []string{"a", "b"}, link: map[string]bool{"l": true, "m": false}}
+	got := c.without(map[string]bool{pluggedIn + "a": true, unplugged + "b": true, linkUp + "l": true, linkUp + "m": true})
+	if want := (nicChange{unplug: []string{"x"}, plug: []string{"b"}, link: map[string]bool{"m": false}}); !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v", got)
+	}
+	if got := (nicChange{plug: []string{"a"}}).without(map[string]bool{pluggedIn + "a": true}); !got.none() {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -100,6 +117,11 @@ func TestPortsWait(t *testing.T) {
 	v.Nics = nicChange{plug: []string{"a"}}
 	if d := nextStep(v); d.Do != actPlug || d.Realised {
 		t.Errorf("a NIC to be plugged in: %+v", d)
+	}
+	v.Nics = nicChange{awaited: []string{"a"}}
+	wait(&v)
+	if d := nextStep(v); d.Do != actWait || d.Realised || d.Phase != computev1.VMPhase_VM_PHASE_RUNNING {
+		t.Errorf("a NIC whose port is not in place: %+v", d)
 	}
 	is(driverv1.DomainState_DOMAIN_STATE_PAUSED)(&v)
 	wants(computev1.PowerState_POWER_STATE_PAUSED)(&v)

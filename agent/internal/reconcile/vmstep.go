@@ -291,6 +291,8 @@ func stepRunning(v vmView) decision {
 		d.Do, d.Step = actResume, "resume"
 	case state == driverv1.DomainState_DOMAIN_STATE_RUNNING && !v.Nics.none():
 		d.Step, d.Do = "nic", v.Nics.next()
+	case state == driverv1.DomainState_DOMAIN_STATE_RUNNING && len(v.Nics.awaited) > 0 && v.Ports.Message != "":
+		d = waitForPorts(v, d)
 	default:
 		d.Realised = true
 	}

@@ -194,6 +194,12 @@ func (c *computeDriver) StartDomain(ctx context.Context, req *driverv1.StartDoma
 		d.Pid, d.StartTime = now.UnixMilli()%1_000_000+1000, timestamppb.New(now) // a number as good as a process id
 		var spec driverv1.DomainSpec
 		x.get(specTable, d.GetDomainId(), &spec)
+		if c.onlineInterfaces() {
+			d.Interfaces = nil
+			for _, n := range spec.GetInterfaces() {
+				d.Interfaces = append(d.Interfaces, plugged(n))
+			}
+		}
 		x.putBytes(consoleTable, d.GetDomainId(), fmt.Appendf(x.bytes(consoleTable, d.GetDomainId()), "booted %q\r\n", spec.GetName()))
 		return true, nil
 	})
@@ -213,6 +219,9 @@ func (c *computeDriver) StopDomain(ctx context.Context, req *driverv1.StopDomain
 			return false, wrongState("domain %s is paused: its guest cannot obey", d.GetDomainId())
 		}
 		d.State, d.StopReason, d.Pid, d.StartTime = driverv1.DomainState_DOMAIN_STATE_STOPPED, reason, 0, nil
+		if c.onlineInterfaces() {
+			d.Interfaces = nil
+		}
 		x.del(frozenDomainTable, d.GetDomainId())
 		return true, nil
 	})

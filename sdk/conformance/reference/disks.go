@@ -45,8 +45,8 @@ func (c *computeDriver) withSpec(ctx context.Context, id string, f func(d *drive
 		}
 		spec := &driverv1.DomainSpec{}
 		x.get(specTable, id, spec)
-		before := hash(spec)
-		if err := f(d, spec); err != nil || hash(spec) == before {
+		before := hash(spec) + hash(d)
+		if err := f(d, spec); err != nil || hash(spec)+hash(d) == before {
 			return false, err
 		}
 		d.SpecHash = hash(spec)

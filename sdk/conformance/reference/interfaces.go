@@ -41,6 +41,11 @@ func interfaceViolations(s *driverv1.DomainSpec) (v []fault.Violation) {
 	return v
 }
 
+// plugged is an interface that a domain has.
+func plugged(n *driverv1.DomainInterface) *driverv1.DomainInterfaceStatus {
+	return &driverv1.DomainInterfaceStatus{InterfaceId: n.GetInterfaceId(), Device: n.GetBinding().GetTap().GetTapName(), LinkUp: !n.GetLinkDown()}
+}
+
 // AttachInterface adds an interface, at once.
 func (c *computeDriver) AttachInterface(ctx context.Context, req *driverv1.AttachInterfaceRequest) (*driverv1.AttachInterfaceResponse, error) {
 	if !c.onlineInterfaces() {
@@ -56,13 +61,16 @@ func (c *computeDriver) AttachInterface(ctx context.Context, req *driverv1.Attac
 			if !proto.Equal(s.GetInterfaces()[i], n) && !c.defect("interface-ignores-spec") {
 				return conflict("interface", n.GetInterfaceId())
 			}
+			if runs(d) && !slices.ContainsFunc(d.GetInterfaces(), func(have *driverv1.DomainInterfaceStatus) bool { return have.GetInterfaceId() == n.GetInterfaceId() }) {
+				d.Interfaces = append(d.Interfaces, plugged(n)) // it was defined for the next start
+			}
 			return nil
 		}
 		s.Interfaces = append(s.Interfaces, n)
 		if v := interfaceViolations(s); len(v) > 0 {
 			return fault.Invalid(v...)
 		}
-		d.Interfaces = append(d.Interfaces, &driverv1.DomainInterfaceStatus{InterfaceId: n.GetInterfaceId(), Device: n.GetBinding().GetTap().GetTapName(), LinkUp: !n.GetLinkDown()})
+		d.Interfaces = append(d.Interfaces, plugged(n))
 		return nil
 	})
 	return &driverv1.AttachInterfaceResponse{Domain: d}, err
