@@ -8,7 +8,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 export CGO_ENABLED ?= 0
 # `sudo make` loses Go from PATH.
 export PATH := $(PATH):/usr/local/go/bin
-PLUGINS := kvm local nfs lvm ceph bridge
+PLUGINS := kvm local nfs lvm ceph bridge ovs
 
 # The ceph plugin is linked with Ceph's own libraries; nothing else needs a C compiler.
 CEPH_HEADERS := $(wildcard /usr/include/rados/librados.h) $(wildcard /usr/include/rbd/librbd.h)

@@ -26,6 +26,7 @@ var allowed = map[string][]string{
 	"plugins/local":   {"proto", "sdk", "plugins/kit"},
 	"plugins/lvm":     {"proto", "sdk", "plugins/kit"},
 	"plugins/nfs":     {"proto", "sdk", "plugins/kit"},
+	"plugins/ovs":     {"proto", "sdk", "plugins/kit"},
 	"agent":           {"proto", "sdk"},
 	"controller":      {"proto"},
 	"cli":             {"proto"},

@@ -1,0 +1,49 @@
+package ovs_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	"github.com/limiquantix/limiquantix/sdk/conformance"
+	"github.com/limiquantix/limiquantix/sdk/conformance/guest"
+	"github.com/limiquantix/limiquantix/sdk/host"
+)
+
+// pluginDir makes a plugin directory whose binary is this one.
+func pluginDir(t testing.TB) string {
+	t.Helper()
+	dir := t.TempDir()
+	data, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "plugin"), data, 0o755); err != nil { //nolint:gosec // it is run
+		t.Fatal(err)
+	}
+	if err := host.WriteManifest(dir, &host.Manifest{Name: "ovs", Version: "0.0.0-dev", Kinds: []string{"network"}, Executable: "plugin"}); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// The contract of the SDK, seen by calls and by packets. When all is deleted nothing of ours is left in the switch.
+func TestConformance(t *testing.T) {
+	o := newSwitch(t)
+	o.vsctl("add-br", "br-hand", "--", "set", "bridge", "br-hand", "datapath_type=netdev", "external_ids:somebody=else")
+	conformance.Test(t, conformance.Options{
+		Plugin: host.Spec{Dir: pluginDir(t), ConfigJSON: o.config("")},
+		Network: conformance.NetworkOptions{
+			Spec: func(n int) *driverv1.NetworkSpec {
+				return &driverv1.NetworkSpec{Type: driverv1.NetworkType_NETWORK_TYPE_OVS, Subnets: []*driverv1.SubnetSpec{{Cidr: fmt.Sprintf("10.213.%d.0/24", n)}}}
+			},
+			Packets: &conformance.PacketOptions{OVS: guest.OVS{Database: "unix:" + o.dir + "/db.sock"}},
+		},
+		Brief: testing.Short(), Skip: []string{"network/packets/policies"},
+	})
+	if left := o.vsctl("list-br"); left != "br-hand" {
+		t.Errorf("bridges are left: %s", left)
+	}
+}
