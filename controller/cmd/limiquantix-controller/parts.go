@@ -72,7 +72,7 @@ func newParts(c *controller, leader *state.Leader) *parts {
 			Snapshot:      snapshot.New(snapshot.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
 			Network:       network.New(network.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
 			SecurityGroup: securitygroup.New(securitygroup.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
-			Port:          port.New(port.Config{Cache: c.cache, Runner: runner, Now: time.Now}),
+			Port:          port.New(port.Config{Cache: c.cache, Runner: runner, Nodes: streams, Now: time.Now}),
 		},
 		agentAPI: &server.AgentAPI{
 			Streams:   streams,

@@ -18,6 +18,7 @@ import (
 	"github.com/limiquantix/limiquantix/proto/fault"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1/computev1connect"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1/networkv1connect"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1/storagev1connect"
 )
 
@@ -28,6 +29,7 @@ var leaderOnly = map[string]bool{
 	computev1connect.VMServiceListVMEventsProcedure:     true,
 	storagev1connect.ImageServiceUploadImageProcedure:   true,
 	storagev1connect.VolumeServiceExportVolumeProcedure: true,
+	networkv1connect.PortServiceGetPortStatsProcedure:   true,
 }
 
 const (

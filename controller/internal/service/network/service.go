@@ -11,7 +11,6 @@ import (
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
-	"github.com/limiquantix/limiquantix/controller/internal/service/unimplemented"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
@@ -29,10 +28,7 @@ type Config struct {
 }
 
 // Service implements networkv1connect.VirtualNetworkServiceHandler.
-type Service struct {
-	unimplemented.Network
-	cfg Config
-}
+type Service struct{ cfg Config }
 
 var _ networkv1connect.VirtualNetworkServiceHandler = (*Service)(nil)
 

@@ -12,7 +12,7 @@ import (
 
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/service/request"
-	"github.com/limiquantix/limiquantix/controller/internal/service/unimplemented"
+	"github.com/limiquantix/limiquantix/controller/internal/service/seam"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
@@ -27,19 +27,22 @@ import (
 type Config struct {
 	Cache  *state.Cache
 	Runner *request.Runner
+	Nodes  seam.Nodes // nil: what nodes count is not known
 	Now    func() time.Time
 }
 
 // Service implements networkv1connect.PortServiceHandler.
-type Service struct {
-	unimplemented.Port
-	cfg Config
-}
+type Service struct{ cfg Config }
 
 var _ networkv1connect.PortServiceHandler = (*Service)(nil)
 
 // New makes the service.
-func New(cfg Config) *Service { return &Service{cfg: cfg} }
+func New(cfg Config) *Service {
+	if cfg.Nodes == nil {
+		cfg.Nodes = seam.NoNodes{}
+	}
+	return &Service{cfg: cfg}
+}
 
 // find is the row of the port that a request names. None: NOT_FOUND.
 func (s *Service) find(id, project string) (*state.Row, error) {

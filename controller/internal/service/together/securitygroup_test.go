@@ -60,7 +60,8 @@ func TestOneRuleChangesOneRuleSetWhereItIsNeeded(t *testing.T) {
 	r := newRig(t, newStore(t))
 	a, b := r.join("node-a", 16, 1<<34), r.join("node-b", 16, 1<<34)
 	n := r.newNetwork("blue", bridge()).GetMeta().GetId()
-	web, ssh := r.newGroup("web").GetMeta().GetId(), r.newGroup("ssh", ingress("tcp", 22)).GetMeta().GetId()
+	web := r.newGroup("web").GetMeta().GetId()
+	r.newGroup("ssh", ingress("tcp", 22))
 	p := r.newPort("w1", n, "web", "ssh").GetMeta().GetId()
 	q := r.newPort("s1", n, "ssh").GetMeta().GetId()
 	r.runVM("w1", a, p)
@@ -108,7 +109,6 @@ func TestOneRuleChangesOneRuleSetWhereItIsNeeded(t *testing.T) {
 	if nowA, nowB := count(a, agentv1.DesiredKind_DESIRED_KIND_RULE_SET), count(b, agentv1.DesiredKind_DESIRED_KIND_RULE_SET); nowA != wasA+1 || nowB != wasB {
 		t.Errorf("one rule brought %d and %d rule sets", nowA-wasA, nowB-wasB)
 	}
-	_ = ssh
 	removed := must(t, r.Groups.RemoveRule, &networkv1.RemoveRuleRequest{Id: web, RuleId: added.GetRule().GetId()})
 	r.done(removed.GetOperation().GetId())
 	if none := must(t, r.Groups.RemoveRule, &networkv1.RemoveRuleRequest{Id: web, RuleId: added.GetRule().GetId()}); none.GetOperation() != nil || none.GetSecurityGroup().GetMeta().GetGeneration() != 3 {

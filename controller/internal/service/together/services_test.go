@@ -77,7 +77,7 @@ func newServices(s store.Store) *services {
 	out.Volume = volume.New(volume.Config{Cache: cache, Runner: runner, Tunnels: tunnels, Now: now})
 	out.Snapshot = snapshot.New(snapshot.Config{Cache: cache, Runner: runner, Now: now})
 	out.Network = network.New(network.Config{Cache: cache, Runner: runner, Now: now})
-	out.Port = port.New(port.Config{Cache: cache, Runner: runner, Now: now})
+	out.Port = port.New(port.Config{Cache: cache, Runner: runner, Nodes: out.Agent, Now: now})
 	out.Groups = securitygroup.New(securitygroup.Config{Cache: cache, Runner: runner, Now: now})
 	out.loops = placement.New(placement.Config{
 		Store: s, Cache: cache, Index: index, Live: live, History: history, Uploading: out.Image.Uploading,

@@ -35,6 +35,11 @@ func (s *Service) why(row *state.Row, fit *scheduler.Explanation) *computev1.Exp
 	if !x.GetAsWanted() {
 		x.Parts = s.volumesNotReady(rec, row)
 	}
+	var ports []*computev1.Explanation
+	if !row.Deleting {
+		ports = s.portsInTrouble(rec, x.GetAsWanted())
+		x.Parts = append(x.Parts, ports...)
+	}
 	switch connected, since := s.cfg.Nodes.Stream(nodeID); {
 	case x.GetAsWanted():
 		x.Summary = "is as wanted"
@@ -43,6 +48,9 @@ func (s *Service) why(row *state.Row, fit *scheduler.Explanation) *computev1.Exp
 		}
 		if st.GetReason() == fault.ReasonName(metav1.Reason_REASON_POOL_UNHEALTHY) { // it runs, and a disk of it does not work
 			x.Summary += "; " + st.GetMessage()
+		}
+		for _, p := range ports { // it runs, and nothing passes there
+			x.Summary += "; port " + p.GetObjectId() + " is " + p.GetState() + ": " + p.GetSummary()
 		}
 	case row.Deleting && nodeID == "":
 		x.Summary, x.WaitsFor, x.Since = deletionOf(x.GetParts()), firstOf(x.GetParts()), vm.GetMeta().GetDeleteTime()
