@@ -43,6 +43,12 @@ var tokens atomic.Uint32
 // newLab makes the n-th network, with both families when the driver knows IPv6.
 func (e *Env) newLab(t T, n int) *lab {
 	t.Helper()
+	return e.labOf(t, n, func(*driverv1.NetworkSpec) {})
+}
+
+// labOf is newLab with a network that is shaped before it is made.
+func (e *Env) labOf(t T, n int, shape func(*driverv1.NetworkSpec)) *lab {
+	t.Helper()
 	b := e.newNetwork(t, n)
 	spec := b.req.GetSpec()
 	has := func(v6 bool) bool {
@@ -54,6 +60,7 @@ func (e *Env) newLab(t T, n int) *lab {
 	if !has(false) {
 		t.Fatalf("Options.Network.Spec gives no IPv4 subnet, which guests could have addresses of")
 	}
+	shape(spec)
 	b.ensure(t)
 	l := &lab{bridge: b, log: guest.NewLog()}
 	for _, s := range spec.GetSubnets() {

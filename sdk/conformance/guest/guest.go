@@ -26,6 +26,7 @@ type Guest struct {
 	detach func() error // undoes what plugging did beside the tap
 	device string
 	reader sync.WaitGroup
+	known  neighbours
 	mu     sync.Mutex // of Plug and Unplug
 }
 
@@ -75,6 +76,7 @@ func (g *Guest) read(f *os.File) {
 		if token, ok := packet.TokenOf(frame); ok {
 			g.log.add(g.Name, token)
 		}
+		g.learn(frame)
 		if answer := g.answer(frame); answer != nil {
 			_ = g.Send(answer)
 		}

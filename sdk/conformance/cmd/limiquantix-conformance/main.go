@@ -25,6 +25,7 @@ import (
 
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	"github.com/limiquantix/limiquantix/sdk/conformance"
+	"github.com/limiquantix/limiquantix/sdk/conformance/guest"
 	"github.com/limiquantix/limiquantix/sdk/host"
 )
 
@@ -48,6 +49,15 @@ type Config struct {
 	} `json:"storage"`
 	Network struct {
 		Specs []json.RawMessage `json:"specs"` // limiquantix.driver.v1.NetworkSpec, at least two that can be there together
+		// Packets makes the checks send real packets, see conformance.PacketOptions; run the tool under "unshare --net --mount", as root. {} = with the usual counts.
+		Packets *struct {
+			Policies    int    `json:"policies"`
+			Seed        uint64 `json:"seed"`
+			Ports       int    `json:"ports"`
+			Updates     int    `json:"updates"`
+			Kills       int    `json:"kills"`
+			OVSDatabase string `json:"ovs_database"` // as ovs-vsctl's --db
+		} `json:"packets"`
 	} `json:"network"`
 }
 
@@ -142,6 +152,11 @@ func options(dir, file string) (o conformance.Options, err error) {
 			return o, errors.New("network.specs: at least two are needed")
 		}
 		o.Network.Spec = func(i int) *driverv1.NetworkSpec { return proto.CloneOf(specs[i%n]) }
+	}
+	if p := c.Network.Packets; p != nil {
+		o.Network.Packets = &conformance.PacketOptions{
+			Policies: p.Policies, Seed: p.Seed, Ports: p.Ports, Updates: p.Updates, Kills: p.Kills, OVS: guest.OVS{Database: p.OVSDatabase},
+		}
 	}
 	return o, nil
 }

@@ -68,3 +68,21 @@ func TestTool(t *testing.T) {
 		}
 	}
 }
+
+func TestPacketsAreTurnedOnByTheFile(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "driver.json")
+	if err := os.WriteFile(file, []byte(`{"network":{"packets":{"policies":7,"ovs_database":"unix:/x"}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o, err := options("dir", file)
+	if err != nil || o.Network.Packets == nil || o.Network.Packets.Policies != 7 || o.Network.Packets.OVS.Database != "unix:/x" {
+		t.Errorf("%+v, %v", o.Network.Packets, err)
+	}
+	if err := os.WriteFile(file, []byte(`{"network":{}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := options("dir", file); err != nil || o.Network.Packets != nil {
+		t.Errorf("%+v, %v", o.Network.Packets, err)
+	}
+}
