@@ -186,9 +186,10 @@ func (o *oracle) flows() []packetmodel.Packet {
 func (o *oracle) again(flows []packetmodel.Packet) (shots []*shot) {
 	for _, f := range flows[:min(mostFlows, len(flows))] {
 		back, _ := f.Reply()
-		// The answer first: a packet of the asker may begin the flow anew. When the flow was cut but a rule would let the answer begin one, trackers differ on whether it does.
+		// The answer first: a packet of the asker may begin the flow anew. When the flow was cut but is allowed again, some drivers let it live on; when a rule would let the
+		// answer begin a flow, trackers differ on whether it does.
 		// Echoes may be cut when they need not: not every list of flows tells their type, and the next request begins them anew.
-		if kept := o.model.Flow(f); kept && !f.IsICMP() || !kept && !o.model.Allowed(back) {
+		if kept := o.model.Flow(f); kept && !f.IsICMP() || !kept && !o.model.Allowed(f) && !o.model.Allowed(back) {
 			shots = append(shots, &shot{Packet: back, tcp: dataBack, pass: o.model.Send(back), flow: &f})
 		}
 		shots = append(shots, &shot{Packet: f, tcp: dataOut, pass: o.model.Send(f), flow: &f})
