@@ -3,7 +3,6 @@
 package ovs_test
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
@@ -102,9 +101,9 @@ func (d *daemon) kill() {
 
 // openvswitch is one Open vSwitch.
 type openvswitch struct {
-	t          testing.TB
-	dir        string
-	db, switcd *daemon
+	t            testing.TB
+	dir          string
+	db, vswitchd *daemon
 }
 
 func newSwitch(t testing.TB) *openvswitch {
@@ -113,12 +112,7 @@ func newSwitch(t testing.TB) *openvswitch {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if os.Getenv("KEEP") != "" {
-			_ = exec.Command("cp", "-r", dir, os.Getenv("KEEP")).Run()
-		}
-		_ = os.RemoveAll(dir)
-	})
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	o := &openvswitch{t: t, dir: dir}
 	run(t, "ovsdb-tool", "create", filepath.Join(dir, "conf.db"), "/usr/share/openvswitch/vswitch.ovsschema")
 	o.startDB()
@@ -133,7 +127,7 @@ func (o *openvswitch) startDB() {
 }
 
 func (o *openvswitch) startSwitch() {
-	o.switcd = start(o.t, o.dir, "ovs-vswitchd", "unix:"+o.dir+"/db.sock", "--pidfile="+o.dir+"/ovs-vswitchd.pid")
+	o.vswitchd = start(o.t, o.dir, "ovs-vswitchd", "unix:"+o.dir+"/db.sock", "--pidfile="+o.dir+"/ovs-vswitchd.pid")
 	o.vsctl("show") // waits for the switch
 }
 
@@ -174,14 +168,4 @@ func soon(t testing.TB, what string, f func() error) {
 		case <-tick.C:
 		}
 	}
-}
-
-// lines reads a program's output line by line.
-func lines(t testing.TB, cmd *exec.Cmd) *bufio.Scanner {
-	t.Helper()
-	pipe, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bufio.NewScanner(pipe)
 }

@@ -121,6 +121,7 @@ func (d *Driver) begin(ctx context.Context, session *vswitch.Session) error {
 	}
 	d.s.dirty = true
 	d.session = session
+	d.observe(ctx, view) // before any call sends flows: those of ports that are there must be among them
 	return nil
 }
 
@@ -273,7 +274,7 @@ func (d *Driver) addBridge(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ids := d.s.records()
+	ids := maps.Clone(d.s.records)
 	maps.Copy(ids, map[string]string{"limiquantix-cluster": d.host.GetClusterId(), "limiquantix-node": d.host.GetNodeId()})
 	d.s.dirty = true
 	return d.session.AddBridge(ctx, d.bridgeName(), d.datapath(root), ids)
@@ -281,7 +282,7 @@ func (d *Driver) addBridge(ctx context.Context) error {
 
 // recordChanges are what must be written so that a bridge has the records that it should.
 func (d *Driver) recordChanges(b *vswitch.Bridge) map[string]string {
-	want := d.s.records()
+	want := maps.Clone(d.s.records)
 	maps.Copy(want, map[string]string{"limiquantix-cluster": d.host.GetClusterId(), "limiquantix-node": d.host.GetNodeId()})
 	changes := map[string]string{}
 	for k, v := range want {
@@ -352,12 +353,20 @@ func (d *Driver) observe(ctx context.Context, view *vswitch.View) {
 func (d *Driver) apply(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx) // a bundle that is cut short may or may not be in force
 	b := d.flows()
+	c, err := d.conntrack()
+	if err != nil {
+		return backend(err)
+	}
 	if !d.s.dirty {
-		if err := b.Change(ctx, d.s.table.Changes()); err != nil {
+		lines := d.s.table.Changes()
+		if len(lines) == 0 {
+			return nil
+		}
+		if err := b.Change(ctx, lines); err != nil {
 			d.s.dirty = true
 			return backend(err)
 		}
-		return nil
+		return backend(c.Settled(ctx))
 	}
 	for _, i := range d.s.interfaces {
 		if err := d.meters(ctx, i); err != nil {
@@ -365,6 +374,9 @@ func (d *Driver) apply(ctx context.Context) error {
 		}
 	}
 	if err := b.Replace(ctx, d.s.table.All()); err != nil {
+		return backend(err)
+	}
+	if err := c.Settled(ctx); err != nil {
 		return backend(err)
 	}
 	d.s.dirty = false

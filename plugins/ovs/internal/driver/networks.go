@@ -147,19 +147,32 @@ func (d *Driver) record(ctx context.Context, changes map[string]string, take fun
 		if err != nil {
 			return backend(err)
 		}
-		ids := d.s.records()
+		ids := maps.Clone(d.s.records)
 		maps.Copy(ids, changes)
 		maps.Copy(ids, map[string]string{"limiquantix-cluster": d.host.GetClusterId(), "limiquantix-node": d.host.GetNodeId()})
 		maps.DeleteFunc(ids, func(_, v string) bool { return v == "" })
 		d.s.dirty = true
-		take() // before the loop sees the bridge
+		d.s.keep(changes) // before the loop sees the bridge
+		take()
 		return backend(d.session.AddBridge(ctx, d.bridgeName(), d.datapath(root), ids))
 	}
 	if err := d.session.Record(ctx, b, changes); err != nil {
 		return backend(err)
 	}
+	d.s.keep(changes)
 	take()
 	return nil
+}
+
+// keep makes changes part of the records that there should be.
+func (s *state) keep(changes map[string]string) {
+	for k, v := range changes {
+		if v == "" {
+			delete(s.records, k)
+		} else {
+			s.records[k] = v
+		}
+	}
 }
 
 // network is what the contract says of a network.

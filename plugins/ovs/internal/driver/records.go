@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"google.golang.org/protobuf/proto"
@@ -61,24 +62,6 @@ func decode(s string, m proto.Message) (index, zone int, err error) {
 func (n *network) record() string { return encode(n.req, n.Index, n.Zone) }
 func (i *iface) record() string   { return encode(i.req, i.Index, 0) }
 
-// records are all that there should be.
-func (s *state) records() map[string]string {
-	out := map[string]string{}
-	for id, n := range s.networks {
-		out[networkRecord+id] = n.record()
-	}
-	for id, i := range s.interfaces {
-		out[interfaceRecord+id] = i.record()
-	}
-	for id, r := range s.ruleSets {
-		out[rulesRecord+id] = encode(r, 0, 0)
-	}
-	for _, id := range s.registry.SetIDs() {
-		out[setRecord+id] = encodeSet(s.registry.Set(id))
-	}
-	return out
-}
-
 func encodeSet(s *ruleset.Set) string {
 	return encode(&driverv1.AddressSet{AddressSetId: s.ID, Mark: s.Mark, Generation: s.Generation, Members: s.Strings()}, 0, 0)
 }
@@ -122,7 +105,7 @@ func (s *state) restore(ids map[string]string) (bad []string) {
 			if _, _, err = decode(value, m); err == nil {
 				var p *ruleset.Plan
 				if p, err = ruleset.Compile(m, maxRules); err == nil {
-					plans, s.ruleSets[p.ID] = append(plans, p), m
+					plans = append(plans, p)
 				}
 			}
 		case strings.HasPrefix(key, setRecord):
@@ -135,6 +118,9 @@ func (s *state) restore(ids map[string]string) (bad []string) {
 					sets = append(sets, &ruleset.Set{ID: m.GetAddressSetId(), Generation: m.GetGeneration(), Mark: m.GetMark(), Members: members})
 				}
 			}
+		}
+		if err == nil && slices.ContainsFunc(recordKinds, func(p string) bool { return strings.HasPrefix(key, p) }) {
+			s.records[key] = value
 		}
 		if err != nil {
 			bad = append(bad, fmt.Sprintf("%s: %v", key, err))

@@ -3,8 +3,6 @@ package driver
 import (
 	"context"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/limiquantix/limiquantix/plugins/kit/netspec"
 	"github.com/limiquantix/limiquantix/plugins/kit/ruleset"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
@@ -62,7 +60,7 @@ func (d *Driver) enforce(ctx context.Context, u *ruleset.Update, rs *driverv1.Ru
 	for _, s := range u.RemovedSets {
 		changes[setRecord+s.ID] = ""
 	}
-	if err := d.record(ctx, changes, func() { d.take(u, rs) }); err != nil {
+	if err := d.record(ctx, changes, func() { d.take(u) }); err != nil {
 		return err
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -76,7 +74,7 @@ func (d *Driver) enforce(ctx context.Context, u *ruleset.Update, rs *driverv1.Ru
 }
 
 // take makes an update the state, and draws what it touches.
-func (d *Driver) take(u *ruleset.Update, rs *driverv1.RuleSet) {
+func (d *Driver) take(u *ruleset.Update) {
 	d.s.registry.Commit(u)
 	redraw := map[string]bool{}
 	touch := func(p *ruleset.Plan) {
@@ -87,13 +85,11 @@ func (d *Driver) take(u *ruleset.Update, rs *driverv1.RuleSet) {
 		}
 	}
 	if u.Rules != nil {
-		d.s.ruleSets[u.Rules.ID] = proto.CloneOf(rs)
 		d.s.drawRules(u.Rules.ID)
 		touch(u.Rules)
 		touch(u.OldRules)
 	}
 	for _, p := range u.RemovedRules {
-		delete(d.s.ruleSets, p.ID)
 		d.s.drawRules(p.ID)
 		touch(p)
 	}

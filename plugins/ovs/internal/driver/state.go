@@ -34,7 +34,7 @@ type iface struct {
 // state is all that was asked for, what the switch numbered, and the flows that follow. It is what the records say, or, for a moment within a call, will say.
 type state struct {
 	registry   *ruleset.Registry
-	ruleSets   map[string]*driverv1.RuleSet // as they came, for the records
+	records    map[string]string // all that there should be: encoding ten thousand rules anew for each look would take longer than the look
 	networks   map[string]*network
 	interfaces map[string]*iface
 	ids        *pipeline.Conjunctions
@@ -45,7 +45,7 @@ type state struct {
 
 func newState(o netspec.Owner) *state {
 	s := &state{
-		registry: ruleset.NewRegistry(o, maxRules), ruleSets: map[string]*driverv1.RuleSet{}, networks: map[string]*network{}, interfaces: map[string]*iface{},
+		registry: ruleset.NewRegistry(o, maxRules), records: map[string]string{}, networks: map[string]*network{}, interfaces: map[string]*iface{},
 		ids: pipeline.NewConjunctions(), table: flow.NewTable(), dirty: true,
 	}
 	s.table.Set("base", pipeline.Base())

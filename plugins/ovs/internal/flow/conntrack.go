@@ -56,6 +56,7 @@ type controlConn struct {
 
 func (c *controlConn) call(method string, params ...string) (string, error) {
 	c.id++
+	params = append([]string{}, params...) // never null
 	req, err := json.Marshal(map[string]any{"id": c.id, "method": method, "params": params})
 	if err != nil {
 		return "", err
@@ -72,6 +73,17 @@ func (c *controlConn) call(method string, params ...string) (string, error) {
 	}
 	s, _ := reply.Result.(string)
 	return s, nil
+}
+
+// Settled waits until the datapath does what the flows say: what it has cached of earlier ones is gone.
+func (c Conntrack) Settled(ctx context.Context) error {
+	conn, err := c.control(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	_, err = conn.call("revalidator/wait")
+	return err
 }
 
 // Cut ends the connections of a zone that keep does not want to keep, and returns how many.
@@ -91,7 +103,11 @@ func (c Conntrack) Cut(ctx context.Context, zone int, keep func(Connection) bool
 		if !ok || keep(x) {
 			continue
 		}
-		if _, err := conn.call("dpctl/flush-conntrack", c.Datapath, z, x.tuple()); err != nil && !strings.Contains(err.Error(), "No such") {
+		_, err := conn.call("dpctl/flush-conntrack", z, x.tuple())
+		if err != nil && strings.Contains(err.Error(), "specify") { // there are several datapaths, and then the first argument is one
+			_, err = conn.call("dpctl/flush-conntrack", c.Datapath, z, x.tuple())
+		}
+		if err != nil && !strings.Contains(err.Error(), "No such") {
 			return cut, err
 		}
 		cut++

@@ -1,15 +1,18 @@
 // Package pipeline renders networks, interfaces, rule sets and address sets as OpenFlow flows. It is pure: what stands in a bridge follows from what is asked for and from the port
 // numbers that the switch gave.
 //
-// Every packet is judged, not only a connection's first: rules are matched against the connection's original addresses and ports (ct_nw_src, ct_tp_dst, ...), in both directions. So a
-// rule that is removed, or a member that leaves a set, cuts connections at once, and what another rule still allows is never cut.
+// Every packet is judged, not only a connection's first: what rules are matched with are registers, which hold the protocol, addresses and ports of the packet's connection as it
+// began, in both directions, or the packet's own where no connection is tracked. So a rule that is removed, or a member that leaves a set, cuts connections at once, and what another
+// rule still allows is never cut. Tracked are TCP, UDP, echo and ICMP's errors; nothing else has replies.
 //
 //	 0 classify   port number -> interface (reg1) or infrastructure (reg1=0), network (metadata), zone (reg0)
 //	10 anti-spoof MAC, IP, ARP, DHCP server, RA; 15 neighbour discovery's content; 19 counts liars
-//	20 kind       ARP, ND, DHCP: no rules (reg3=1); IP: conntrack, then 30: invalid ones go
+//	20 kind       ARP, ND, DHCP: no rules (reg3=1); what has connections goes through conntrack
 //	40 where      destination -> interface (reg4) and port number (reg5); to everybody: each in turn
 //	50 whose      whose egress rules (reg6) and whose ingress rules (reg7): the other way round for replies
-//	60 egress     65 counts and drops; 70 ingress, 75 counts and drops
+//	55 what       protocol (reg12), port or ICMP code (reg13), ICMP type (reg14)
+//	58 to whom    destination (reg8, or xxreg2 for IPv6); 60 egress; 65 counts and drops
+//	68 from whom  source (reg8, xxreg2); 70 ingress; 75 counts and drops
 //	80 limit, 81 commit and output
 package pipeline
 
@@ -32,11 +35,13 @@ const (
 	tND       = 15
 	tLiar     = 19
 	tKind     = 20
-	tTracked  = 30
 	tWhere    = 40
 	tWhose    = 50
+	tWhat     = 55
+	tToWhom   = 58
 	tEgress   = 60
 	tNoEgress = 65
+	tFromWhom = 68
 	tIngress  = 70
 	tNoEntry  = 75
 	tLimit    = 80
@@ -91,14 +96,11 @@ func Base() []flow.Flow {
 		f(tKind, 100, "udp,tp_src=67,tp_dst=68,reg1=0", "set_field:1->reg3,goto_table:40"),
 		f(tKind, 100, "udp6,tp_src=546,tp_dst=547", "set_field:1->reg3,goto_table:40"),
 		f(tKind, 100, "udp6,tp_src=547,tp_dst=546,reg1=0", "set_field:1->reg3,goto_table:40"),
-		f(tKind, 50, "ip", "ct(table=30,zone="+zone+")"),
-		f(tKind, 50, "ipv6", "ct(table=30,zone="+zone+")"),
-		f(tTracked, 100, "ct_state=+inv+trk", "drop"),
-		f(tTracked, 50, "ct_state=+trk", "goto_table:40"),
+		f(tKind, 10, "", "goto_table:40"), // without a connection
 		f(tWhose, 100, "reg3=1", "goto_table:80"),
-		f(tWhose, 50, "ct_state=-rpl+trk", "move:NXM_NX_REG1[]->NXM_NX_REG6[],move:NXM_NX_REG4[]->NXM_NX_REG7[],goto_table:60"),
-		f(tWhose, 50, "ct_state=+rpl+trk", "move:NXM_NX_REG4[]->NXM_NX_REG6[],move:NXM_NX_REG1[]->NXM_NX_REG7[],goto_table:60"),
-		f(tEgress, 200, "reg6=0", "goto_table:70"),
+		f(tWhose, 50, "ct_state=+rpl-inv+trk", "move:NXM_NX_REG4[]->NXM_NX_REG6[],move:NXM_NX_REG1[]->NXM_NX_REG7[],goto_table:55"),
+		f(tWhose, 40, "", "move:NXM_NX_REG1[]->NXM_NX_REG6[],move:NXM_NX_REG4[]->NXM_NX_REG7[],goto_table:55"),
+		f(tEgress, 200, "reg6=0", "goto_table:68"),
 		f(tEgress, 0, "", "goto_table:65"),
 		f(tIngress, 200, "reg7=0", "goto_table:80"),
 		f(tIngress, 0, "", "goto_table:75"),
@@ -107,6 +109,54 @@ func Base() []flow.Flow {
 		f(tOut, 100, "ct_state=+new+trk,ipv6,reg3=0", "ct(commit,zone="+zone+"),output:NXM_NX_REG5[]"),
 		f(tOut, 50, "", "output:NXM_NX_REG5[]"),
 	}
+	for _, m := range connected {
+		flows = append(flows, f(tKind, 50, m, "ct(table=40,zone="+zone+")"))
+	}
+	return append(flows, what()...)
+}
+
+// connected is what has connections, or tells of one.
+var connected = []string{
+	"tcp", "udp", "tcp6", "udp6",
+	"icmp,icmp_type=8", "icmp,icmp_type=0", "icmp,icmp_type=3", "icmp,icmp_type=11", "icmp,icmp_type=12",
+	"icmp6,icmp_type=128", "icmp6,icmp_type=129", "icmp6,icmp_type=1", "icmp6,icmp_type=2", "icmp6,icmp_type=3", "icmp6,icmp_type=4",
+}
+
+// what fills the registers that rules are matched with.
+func what() (flows []flow.Flow) {
+	valid := "ct_state=-inv+trk,"
+	move := func(from, to string) string { return "move:" + from + "->" + to + "," }
+	const protocol, port, kind = "NXM_NX_REG12[0..7]", "NXM_NX_REG13[0..15]", "NXM_NX_REG14[0..15]"
+	clear := "set_field:0->reg12,set_field:0->reg13,set_field:0->reg14,"
+	for _, x := range []struct {
+		family, proto, src, dst, ctSrc, ctDst, to string
+	}{
+		{"ip", "NXM_OF_IP_PROTO[]", "NXM_OF_IP_SRC[]", "NXM_OF_IP_DST[]", "NXM_NX_CT_NW_SRC[]", "NXM_NX_CT_NW_DST[]", "NXM_NX_REG8[]"},
+		{"ipv6", "NXM_OF_IP_PROTO[]", "NXM_NX_IPV6_SRC[]", "NXM_NX_IPV6_DST[]", "NXM_NX_CT_IPV6_SRC[]", "NXM_NX_CT_IPV6_DST[]", "NXM_NX_XXREG2[]"},
+	} {
+		for _, number := range []int{6, 17, 1, 58} {
+			flows = append(flows, f(tWhat, 100, fmt.Sprintf("%s%s,ct_nw_proto=%d", valid, x.family, number),
+				clear+fmt.Sprintf("set_field:%d->reg12,", number)+move("NXM_NX_CT_TP_DST[]", port)+move("NXM_NX_CT_TP_SRC[]", kind)+"goto_table:58"))
+		}
+		flows = append(flows,
+			f(tWhat, 10, x.family, clear+move(x.proto, protocol)+"goto_table:58"),
+			f(tToWhom, 100, valid+x.family, move(x.ctDst, x.to)+"goto_table:60"),
+			f(tToWhom, 10, x.family, move(x.dst, x.to)+"goto_table:60"),
+			f(tFromWhom, 100, valid+x.family, move(x.ctSrc, x.to)+"goto_table:70"),
+			f(tFromWhom, 10, x.family, move(x.src, x.to)+"goto_table:70"))
+	}
+	for _, x := range []struct {
+		match, port string
+		number      int
+	}{
+		{"tcp", "NXM_OF_TCP_DST[]", 6}, {"tcp6", "NXM_OF_TCP_DST[]", 6}, {"udp", "NXM_OF_UDP_DST[]", 17}, {"udp6", "NXM_OF_UDP_DST[]", 17},
+		{"sctp", "OXM_OF_SCTP_DST[]", 132}, {"sctp6", "OXM_OF_SCTP_DST[]", 132},
+	} {
+		flows = append(flows, f(tWhat, 50, x.match, clear+fmt.Sprintf("set_field:%d->reg12,", x.number)+move(x.port, port)+"goto_table:58"))
+	}
+	flows = append(flows,
+		f(tWhat, 50, "icmp", clear+"set_field:1->reg12,"+move("NXM_OF_ICMP_CODE[]", "NXM_NX_REG13[0..7]")+move("NXM_OF_ICMP_TYPE[]", "NXM_NX_REG14[0..7]")+"goto_table:58"),
+		f(tWhat, 50, "icmp6", clear+"set_field:58->reg12,"+move("NXM_NX_ICMPV6_CODE[]", "NXM_NX_REG13[0..7]")+move("NXM_NX_ICMPV6_TYPE[]", "NXM_NX_REG14[0..7]")+"goto_table:58"))
 	return flows
 }
 
@@ -124,13 +174,13 @@ func (n *Network) Flows(members []*Interface) (flows []flow.Flow) {
 		}
 	}
 	if n.Uplink > 0 {
-		flows = append(flows, f(tClassify, 100, fmt.Sprintf("in_port=%d", n.Uplink), enter))
+		flows = append(flows, f(tClassify, 100, fmt.Sprintf("in_port=%d,vlan_tci=0x0000/0x1fff", n.Uplink), enter))
 		everybody = append(everybody, to(0, n.Uplink))
 		flows = append(flows, f(tWhere, 50, meta, fmt.Sprintf("set_field:0->reg4,set_field:%#x->reg5,goto_table:50", n.Uplink)))
 	}
 	if n.Tunnel > 0 {
 		tun := tunnelField(n.Spec.GetVxlan())
-		flows = append(flows, f(tClassify, 100, fmt.Sprintf("in_port=%d", n.Tunnel), enter))
+		flows = append(flows, f(tClassify, 100, fmt.Sprintf("in_port=%d,vlan_tci=0x0000/0x1fff", n.Tunnel), enter))
 		for _, p := range n.Spec.GetVxlan().GetPeers() {
 			everybody = append(everybody, fmt.Sprintf("set_field:%s->%s,%s", p.GetAddress(), tun, to(0, n.Tunnel)))
 		}
@@ -191,7 +241,8 @@ func (i *Interface) Flows(n *Network, plans []*ruleset.Plan, ids *Conjunctions) 
 		meter = fmt.Sprintf("meter:%d,", i.EgressMeter)
 	}
 	flows = append(flows,
-		f(tClassify, 100, fmt.Sprintf("in_port=%d", i.Port), fmt.Sprintf("%sset_field:%#x->metadata,set_field:%#x->reg0,set_field:%#x->reg1,goto_table:10", meter, n.Index, n.Zone, i.Index)),
+		f(tClassify, 100, fmt.Sprintf("in_port=%d,vlan_tci=0x0000/0x1fff", i.Port), fmt.Sprintf("%sset_field:%#x->metadata,set_field:%#x->reg0,set_field:%#x->reg1,goto_table:10", meter, n.Index, n.Zone, i.Index)),
+		f(tClassify, 50, fmt.Sprintf("in_port=%d", i.Port), fmt.Sprintf("set_field:%#x->reg1,goto_table:19", i.Index)), // tagged
 		counted(f(tLiar, 100, me, "drop"), flow.Spoofed),
 		f(tWhose, 200, fmt.Sprintf("reg1=%#x,reg4=%#x", i.Index, i.Index), "drop"), // its own broadcast
 	)
@@ -203,7 +254,7 @@ func (i *Interface) Flows(n *Network, plans []*ruleset.Plan, ids *Conjunctions) 
 		flows = append(flows, counted(f(tNoEgress, 100, them, "drop"), flow.Egress))
 		flows = append(flows, dimension(tEgress, ruleset.Egress, them, plans, ids)...)
 	} else {
-		flows = append(flows, f(tEgress, 200, them, "goto_table:70"))
+		flows = append(flows, f(tEgress, 200, them, "goto_table:68"))
 	}
 	flows = append(flows, counted(f(tNoEntry, 100, us, "drop"), flow.Ingress))
 	flows = append(flows, dimension(tIngress, ruleset.Ingress, us, plans, ids)...)

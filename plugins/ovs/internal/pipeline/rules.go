@@ -1,9 +1,11 @@
 package pipeline
 
 import (
+	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"math/bits"
+	"net/netip"
 
 	"github.com/limiquantix/limiquantix/plugins/kit/ruleset"
 	"github.com/limiquantix/limiquantix/plugins/ovs/internal/flow"
@@ -43,18 +45,29 @@ func table(d ruleset.Direction) uint8 {
 	return tIngress
 }
 
-const tracked = "ct_state=-inv+trk"
-
-// remote is the field of the other side, and the family's name, of a connection's original direction.
-func remote(d ruleset.Direction, fam ruleset.Family) (family, field string) {
-	family, field = "ip", "ct_nw_"
+// family is the name of an address family in matches.
+func family(fam ruleset.Family) string {
 	if fam == ruleset.IPv6 {
-		family, field = "ipv6", "ct_ipv6_"
+		return "ipv6"
 	}
-	if d == ruleset.Egress {
-		return family, field + "dst"
+	return "ip"
+}
+
+// remote matches the other side, which stands in a register; empty when it may be anybody.
+func remote(p netip.Prefix) string {
+	switch {
+	case !p.IsValid() || p.Bits() == 0:
+		return ""
+	case p.Addr().Is4():
+		b := p.Addr().As4()
+		return fmt.Sprintf(",reg8=%#x/%#x", binary.BigEndian.Uint32(b[:]), ^uint32(0)<<(32-p.Bits()))
 	}
-	return family, field + "src"
+	b := p.Addr().As16()
+	var mask [16]byte
+	for i := range p.Bits() {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	return fmt.Sprintf(",xxreg2=0x%x/0x%x", b, mask)
 }
 
 // RuleFlows renders a rule set's lines: one dimension of its conjunctions.
@@ -64,14 +77,14 @@ func RuleFlows(p *ruleset.Plan, ids *Conjunctions) (flows []flow.Flow) {
 		if l.Set != "" {
 			c.N = 3
 		}
-		for _, m := range matches(d, fam, l.Match) {
+		for _, m := range matches(fam, l.Match) {
 			flows = append(flows, flow.Flow{Table: table(d), Priority: 100, Match: m, Clauses: []flow.Clause{c}})
 		}
 	})
 	for d := range p.Lines {
 		for set := range groups(p, ruleset.Direction(d)) { //nolint:gosec // 0 or 1
 			d := ruleset.Direction(d) //nolint:gosec // 0 or 1
-			next := "goto_table:70"
+			next := "goto_table:68"
 			if d == ruleset.Ingress {
 				next = "goto_table:80"
 			}
@@ -84,25 +97,16 @@ func RuleFlows(p *ruleset.Plan, ids *Conjunctions) (flows []flow.Flow) {
 }
 
 // matches are those of a line, several where a range of ports is not one mask.
-func matches(d ruleset.Direction, fam ruleset.Family, m ruleset.Match) []string {
-	family, side := remote(d, fam)
-	base := tracked + "," + family
-	if m.Prefix.IsValid() {
-		base += "," + side + "=" + ruleset.Text(m.Prefix)
-	}
-	switch {
-	case m.Protocol == ruleset.Any:
+func matches(fam ruleset.Family, m ruleset.Match) []string {
+	base := family(fam) + remote(m.Prefix)
+	if m.Protocol == ruleset.Any {
 		return []string{base}
-	case m.Protocol == 0:
-		return []string{base + ",nw_proto=0"} // ct_nw_proto=0 would match everything
-	case m.Protocol == ruleset.SCTP && m.HasPorts():
-		return sctp(base, m)
 	}
-	base += fmt.Sprintf(",ct_nw_proto=%d", m.Protocol)
+	base += fmt.Sprintf(",reg12=%d", m.Protocol)
 	if m.ICMPType != ruleset.Any {
-		base += fmt.Sprintf(",ct_tp_src=%d", m.ICMPType)
+		base += fmt.Sprintf(",reg14=%d", m.ICMPType)
 		if m.ICMPCode != ruleset.Any {
-			base += fmt.Sprintf(",ct_tp_dst=%d", m.ICMPCode)
+			base += fmt.Sprintf(",reg13=%d", m.ICMPCode)
 		}
 	}
 	if !m.HasPorts() {
@@ -110,18 +114,7 @@ func matches(d ruleset.Direction, fam ruleset.Family, m ruleset.Match) []string 
 	}
 	var out []string
 	for _, p := range masks(m.First, m.Last) {
-		out = append(out, base+",ct_tp_dst="+p)
-	}
-	return out
-}
-
-// sctp matches the packet's own ports: not every datapath tracks those of SCTP.
-func sctp(base string, m ruleset.Match) (out []string) {
-	state := "ct_state=-inv-rpl+trk"
-	reply := "ct_state=-inv+rpl+trk"
-	rest := base[len(tracked):]
-	for _, p := range masks(m.First, m.Last) {
-		out = append(out, state+rest+",nw_proto=132,tp_dst="+p, reply+rest+",nw_proto=132,tp_src="+p)
+		out = append(out, base+",reg13="+p)
 	}
 	return out
 }
@@ -136,7 +129,7 @@ func masks(first, last uint16) (out []string) {
 		if size == 1 {
 			out = append(out, fmt.Sprint(at))
 		} else {
-			out = append(out, fmt.Sprintf("%#x/%#x", at, 0x10000-size))
+			out = append(out, fmt.Sprintf("%#x/%#x", at, 0x100000000-uint64(size)))
 		}
 		at += size
 	}
@@ -156,13 +149,8 @@ func SetFlows(s *ruleset.Set, users []*ruleset.Plan, ids *Conjunctions) (flows [
 			continue
 		}
 		for fam, list := range s.Members {
-			family, side := remote(d, ruleset.Family(fam)) //nolint:gosec // 0 or 1
 			for _, m := range list {
-				match := tracked + "," + family
-				if m.Bits() > 0 {
-					match += "," + side + "=" + ruleset.Text(m)
-				}
-				flows = append(flows, flow.Flow{Table: table(d), Priority: 100, Match: match, Clauses: clauses})
+				flows = append(flows, flow.Flow{Table: table(d), Priority: 100, Match: family(ruleset.Family(fam)) + remote(m), Clauses: clauses}) //nolint:gosec // 0 or 1
 			}
 		}
 	}
