@@ -115,8 +115,8 @@ func NextPortStatus(rec *statev1.PortRecord, rep *agentv1.PortReport) *statev1.P
 	}
 	next := proto.CloneOf(rec)
 	st, said := next.GetPort().GetStatus(), proto.CloneOf(rep.GetStatus())
-	if said.GetPhase() != networkv1.PortPhase_PORT_PHASE_UNSPECIFIED {
-		st.Phase = said.GetPhase()
+	if ph := said.GetPhase(); ph != networkv1.PortPhase_PORT_PHASE_UNSPECIFIED && ph != networkv1.PortPhase_PORT_PHASE_DELETING { // it may leave the node only
+		st.Phase = ph
 	}
 	st.Reason, st.Message, st.NextRetryTime = said.GetReason(), said.GetMessage(), said.GetNextRetryTime()
 	st.ObservedAddresses, st.SecurityGroups = said.GetObservedAddresses(), said.GetSecurityGroups()

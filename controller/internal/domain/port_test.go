@@ -173,6 +173,11 @@ func TestNextPortStatus(t *testing.T) {
 		st.GetMac() != "52:54:00:00:00:07" || st.GetIpAddresses()[0] != "10.4.0.7" || st.GetOwnerVmId() != vmID || st.GetObservedGeneration() != 1 || len(st.GetObservedAddresses()) != 1 {
 		t.Errorf("status is %v", st)
 	}
+	leaving := proto.CloneOf(rep)
+	leaving.Status.Phase = networkv1.PortPhase_PORT_PHASE_DELETING
+	if domain.NextPortStatus(next, leaving) != next {
+		t.Error("a port that leaves its node counts as one that is being deleted")
+	}
 	if domain.NextPortStatus(next, rep) != next {
 		t.Error("the same again is news")
 	}

@@ -189,3 +189,102 @@ func TestPortsOfFencedNodes(t *testing.T) {
 		return st.GetBinding().GetNodeId() == b.id && st.GetPhase() == networkv1.PortPhase_PORT_PHASE_UP && slices.Equal(st.GetIpAddresses(), port.GetIpAddresses())
 	})
 }
+
+// Groups of a NIC change while its VM runs, by the VM's spec or by the port itself; an update that does not name them leaves the port's as they are.
+func TestGroupsOfNICs(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, newStore(t))
+	r.join("n1", 8, 1<<34)
+	web, db := r.newGroup("web").GetMeta().GetId(), r.newGroup("db").GetMeta().GetId()
+	made := r.mustCreate("vm", &computev1.VMSpec{MemoryBytes: 1 << 30, Nics: []*computev1.NIC{in("e", &computev1.NetworkAttachment{SecurityGroups: []string{"web"}})}})
+	r.done(made.GetOperation().GetId())
+	id, port := made.GetVm().GetMeta().GetId(), made.GetVm().GetStatus().GetNics()[0].GetPortId()
+	has := func(want ...string) {
+		t.Helper()
+		if got := r.port(port).GetSpec().GetSecurityGroupIds(); !slices.Equal(got, want) {
+			t.Errorf("groups are %v, want %v", got, want)
+		}
+	}
+	has(web)
+	up, err := r.updateNICs(id, in("e", &computev1.NetworkAttachment{SecurityGroups: []string{"db", web}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	has(db, web)
+	r.done(up.GetOperation().GetId())
+	r.until("they are in force", func() bool {
+		p := r.port(port)
+		return p.GetStatus().GetObservedGeneration() == 2 && p.GetMeta().GetGeneration() == 2
+	})
+	set, err := r.Port.SetSecurityGroups(context.Background(), connect.NewRequest(&networkv1.SetSecurityGroupsRequest{Id: port, SecurityGroupIds: []string{"web"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.done(set.Msg.GetOperation().GetId())
+	has(web)
+	again, err := r.Port.SetSecurityGroups(context.Background(), connect.NewRequest(&networkv1.SetSecurityGroupsRequest{Id: port, SecurityGroupIds: []string{web}}))
+	if err != nil || again.Msg.GetPort().GetMeta().GetGeneration() != 3 {
+		t.Errorf("the same again: %v, %v", again, err)
+	}
+	if _, err := r.updateNICs(id, in("e", &computev1.NetworkAttachment{SecurityGroups: []string{"db", web}})); err != nil {
+		t.Fatal(err)
+	}
+	has(web)
+	if _, err := r.updateNICs(id, in("e", &computev1.NetworkAttachment{})); err != nil {
+		t.Fatal(err)
+	}
+	has(r.Cache.ByName("default", state.KindSecurityGroup, "default"))
+	_, err = r.updateNICs(id, in("e", &computev1.NetworkAttachment{SecurityGroups: []string{"nobody"}}))
+	wantFault(t, err, metav1.Reason_REASON_INVALID_FIELD, "vm.spec.nics[0].network.security_groups[0]")
+	ports, err := r.Port.ListPorts(context.Background(), connect.NewRequest(&networkv1.ListPortsRequest{Vm: id, Network: "default", Node: "n1", SecurityGroup: r.Cache.ByName("default", state.KindSecurityGroup, "default")}))
+	if err != nil || len(ports.Msg.GetPorts()) != 1 || ports.Msg.GetPorts()[0].GetMeta().GetId() != port {
+		t.Errorf("list by everything is %v, %v", ports, err)
+	}
+	ports, err = r.Port.ListPorts(context.Background(), connect.NewRequest(&networkv1.ListPortsRequest{Network: "default", SecurityGroup: db}))
+	if err != nil || len(ports.Msg.GetPorts()) != 0 {
+		t.Errorf("list by another group is %v, %v", ports, err)
+	}
+}
+
+// A request that comes again changes nothing, and a stale etag is refused.
+func TestPortsOnceAndByEtag(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, newStore(t))
+	req := &networkv1.CreatePortRequest{RequestId: "one", Port: &networkv1.Port{Meta: &metav1.ObjectMeta{Name: "p"}, Spec: &networkv1.PortSpec{Hostname: "web", DeleteProtection: true}}}
+	first, err := r.Port.CreatePort(context.Background(), connect.NewRequest(req))
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := r.Port.CreatePort(context.Background(), connect.NewRequest(req))
+	if err != nil || second.Msg.GetPort().GetMeta().GetId() != first.Msg.GetPort().GetMeta().GetId() || second.Msg.GetPort().GetStatus().GetIpAddresses()[0] != first.Msg.GetPort().GetStatus().GetIpAddresses()[0] {
+		t.Fatalf("again: %v, %v", second, err)
+	}
+	_, err = r.createPort("p", nil)
+	wantFault(t, err, metav1.Reason_REASON_NAME_TAKEN, "")
+	_, err = r.Port.DeletePort(context.Background(), connect.NewRequest(&networkv1.DeletePortRequest{Id: "p"}))
+	wantFault(t, err, metav1.Reason_REASON_WRONG_STATE, "")
+	up, err := r.updatePort("p", &networkv1.PortSpec{}, "spec.delete_protection")
+	if err != nil || up.GetPort().GetMeta().GetGeneration() != 1 {
+		t.Fatalf("%v, %v", up, err)
+	}
+	_, err = r.Port.SetSecurityGroups(context.Background(), connect.NewRequest(&networkv1.SetSecurityGroupsRequest{Id: "p", Etag: first.Msg.GetPort().GetMeta().GetEtag()}))
+	wantFault(t, err, metav1.Reason_REASON_STALE_ETAG, "")
+	if _, err = r.updatePort("p", &networkv1.PortSpec{Qos: &networkv1.PortQos{EgressBitsPerSecond: 1e6}}, "spec.qos.egress_bits_per_second"); err != nil {
+		t.Error(err)
+	}
+	if got := r.port(first.Msg.GetPort().GetMeta().GetId()).GetSpec(); got.GetQos().GetEgressBitsPerSecond() != 1e6 || got.GetHostname() != "web" {
+		t.Errorf("spec is %v", got)
+	}
+	gone, err := r.Port.DeletePort(context.Background(), connect.NewRequest(&networkv1.DeletePortRequest{Id: "p"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.mustPort("p", nil) // the name is free at once
+	r.done(gone.Msg.GetOperation().GetId())
+	if _, err = r.Port.DeletePort(context.Background(), connect.NewRequest(&networkv1.DeletePortRequest{Id: first.Msg.GetPort().GetMeta().GetId()})); err != nil {
+		t.Errorf("gone already: %v", err)
+	}
+	if err := r.deleteNetwork("default"); !fault.Is(err, metav1.Reason_REASON_WRONG_STATE) {
+		t.Errorf("deleted with a port in it: %v", err)
+	}
+}
