@@ -150,6 +150,16 @@ var wrongs = []struct {
 	}, func(a *audited) []placement.Finding {
 		return []placement.Finding{{Kind: placement.FindUnknown, Object: "ghost", Node: a.n2}}
 	}},
+	{"a node has an orphan port that nobody knows", func(a *audited) {
+		a.orphan(a.n2, &computev1.Orphan{Kind: "port", ObjectId: "ghost", Detail: "in network n"})
+	}, func(a *audited) []placement.Finding {
+		return []placement.Finding{{Kind: placement.FindUnknown, Object: "ghost", Node: a.n2}}
+	}},
+	{"a node has an orphan network that nobody knows", func(a *audited) {
+		a.orphan(a.n2, &computev1.Orphan{Kind: "network", ObjectId: "ghost", Detail: "br-ghost"})
+	}, func(a *audited) []placement.Finding {
+		return []placement.Finding{{Kind: placement.FindUnknown, Object: "ghost", Node: a.n2}}
+	}},
 	{"the index counts what is not there", func(a *audited) { a.index.Miscount(a.n1) }, func(a *audited) []placement.Finding {
 		return []placement.Finding{{Kind: placement.FindIndexWrong, Object: a.n1, Node: a.n1}}
 	}},
