@@ -288,3 +288,40 @@ func TestPortsOnceAndByEtag(t *testing.T) {
 		t.Errorf("deleted with a port in it: %v", err)
 	}
 }
+
+// A VM that never had a place goes with its ports, and lets go of the one that was not its own; so does one whose node was declared off while a NIC was being taken out.
+func TestPortsOfVMsWithoutPlace(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, newStore(t))
+	own := r.mustPort("own", nil)
+	two := []*computev1.NIC{in("a", &computev1.NetworkAttachment{}), in("b", &computev1.NetworkAttachment{Port: "own"})}
+	vm := r.mustCreate("vm", &computev1.VMSpec{MemoryBytes: 1 << 30, Nics: two}).GetVm()
+	gone, err := r.VM.DeleteVM(context.Background(), connect.NewRequest(&computev1.DeleteVMRequest{Id: "vm"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.done(gone.Msg.GetOperation().GetId())
+	free := func(nics []*computev1.NICStatus) bool {
+		net := r.network("default").GetMeta().GetId()
+		return r.port(nics[0].GetPortId()) == nil && r.held(net, nics[0].GetIpAddresses()[0]) == "" && r.port(own.GetMeta().GetId()).GetStatus().GetBinding() == nil &&
+			r.held(net, own.GetStatus().GetIpAddresses()[0]) == own.GetMeta().GetId()
+	}
+	if !free(vm.GetStatus().GetNics()) {
+		t.Error("something is left of the ports, or too little")
+	}
+
+	a := r.join("n1", 8, 1<<34)
+	made := r.mustCreate("vm", &computev1.VMSpec{MemoryBytes: 1 << 30, Nics: two})
+	r.done(made.GetOperation().GetId())
+	a.stop()
+	if _, err := r.updateNICs(made.GetVm().GetMeta().GetId()); err != nil {
+		t.Fatal(err)
+	}
+	if free(made.GetVm().GetStatus().GetNics()) {
+		t.Error("the ports are free though no node said so")
+	}
+	if _, err := r.Node.DeleteNode(context.Background(), connect.NewRequest(&computev1.DeleteNodeRequest{Id: a.id, Force: true})); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the ports are free", func() bool { return free(made.GetVm().GetStatus().GetNics()) })
+}
