@@ -16,6 +16,9 @@ import (
 // dispatchPort marks a port, and what others see of it: names and tunnels of its network, members of its groups, rule sets that its node needs now or no longer.
 func (s *Service) dispatchPort(c state.Change, revision int64) {
 	row := c.Row()
+	if c.New == nil {
+		s.facts.forget(row.ID)
+	}
 	s.markNodes(c, key{kindPort, row.ID}, revision)
 	was, is := c.Old.Port().GetPort(), c.New.Port().GetPort()
 	moved := c.Old == nil || c.New == nil || !slices.Equal(c.Old.Nodes, c.New.Nodes)

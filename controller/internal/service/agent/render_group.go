@@ -65,7 +65,7 @@ func (s *Service) refersTo(nodeID, id string) bool {
 func (s *Service) members(id string) []string {
 	var out []string
 	for _, r := range s.cfg.Cache.GroupPorts(id) {
-		out = append(out, memberAddresses(r.Port().GetPort())...)
+		out = append(out, s.facts.of(r).member...)
 	}
 	return sortedOnce(out)
 }

@@ -20,6 +20,7 @@ type netView struct {
 	spec    *driverv1.NetworkSpec // without tunnel and forwards
 	ports   []netPort             // ordered by MAC address
 	tunnels map[string]string     // tunnel address by node, of nodes with ports
+	targets map[string]netPort    // ports by id and by address, where there are forwards
 }
 
 // netPort is a port as other nodes and forwards need to know it.
@@ -42,18 +43,28 @@ func (s *Service) viewNetwork(id string) *netView {
 	v := &netView{network: n, spec: driverSpec(n), tunnels: map[string]string{}}
 	names := map[string][]string{}
 	for _, r := range s.cfg.Cache.Find(state.Query{Kind: state.KindPort, Ref: state.RefNetwork(id)}).Rows {
-		rec := r.Port()
-		st := rec.GetPort().GetStatus()
-		p := netPort{id: r.ID, mac: cmp.Or(st.GetMac(), rec.GetPort().GetSpec().GetMac()), node: st.GetBinding().GetNodeId(), addresses: st.GetIpAddresses()}
-		v.ports = append(v.ports, p)
-		if _, known := v.tunnels[p.node]; p.node != "" && !known {
-			v.tunnels[p.node] = s.cfg.Cache.Row(state.KindNode, p.node).Node().GetNode().GetStatus().GetTunnelAddress()
+		f := s.facts.of(r)
+		v.ports = append(v.ports, netPort{id: r.ID, mac: f.mac, node: f.node, addresses: f.addresses})
+		if _, known := v.tunnels[f.node]; f.node != "" && !known {
+			v.tunnels[f.node] = s.cfg.Cache.Row(state.KindNode, f.node).Node().GetNode().GetStatus().GetTunnelAddress()
 		}
-		if name := s.hostname(r); name != "" && !r.Deleting {
-			names[name] = append(names[name], p.addresses...)
+		if r.Deleting {
+			continue
+		}
+		if name := cmp.Or(f.hostname, s.vmName(r.Owner)); name != "" {
+			names[name] = append(names[name], f.addresses...)
 		}
 	}
-	slices.SortFunc(v.ports, func(a, b netPort) int { return strings.Compare(a.mac+a.id, b.mac+b.id) })
+	slices.SortFunc(v.ports, func(a, b netPort) int { return cmp.Or(strings.Compare(a.mac, b.mac), strings.Compare(a.id, b.id)) })
+	if len(n.GetSpec().GetForwards()) > 0 {
+		v.targets = map[string]netPort{}
+		for _, p := range v.ports {
+			v.targets[p.id] = p
+			for _, a := range p.addresses {
+				v.targets[a] = p
+			}
+		}
+	}
 	for name, addresses := range names {
 		if len(addresses) > 0 {
 			v.spec.DnsRecords = append(v.spec.DnsRecords, &driverv1.DnsRecord{Name: name, IpAddresses: sortedOnce(addresses)})
@@ -63,13 +74,12 @@ func (s *Service) viewNetwork(id string) *netView {
 	return v
 }
 
-// hostname is a port's name in its network; "" = none.
-func (s *Service) hostname(row *state.Row) string {
-	vm := ""
-	if r := s.cfg.Cache.Row(state.KindVM, row.Owner); r != nil {
-		vm = r.Name
+// vmName is the name of a VM; "" = there is none.
+func (s *Service) vmName(id string) string {
+	if r := s.cfg.Cache.Row(state.KindVM, id); r != nil {
+		return r.Name
 	}
-	return domain.PortHostname(row.Port(), vm)
+	return ""
 }
 
 // driverSpec is a network as every node is to have it. A node's own words, such as an MTU in force, are no part of it.
@@ -130,26 +140,19 @@ func (v *netView) onNode(nodeID string) *driverv1.NetworkSpec {
 	if domain.Tunnelled(v.network.GetSpec()) {
 		out.Vxlan = v.tunnel(nodeID)
 	}
-	byID, byAddress := map[string]netPort{}, map[string]netPort{}
-	for _, p := range v.ports {
-		byID[p.id] = p
-		for _, a := range p.addresses {
-			byAddress[a] = p
-		}
-	}
 	for _, f := range v.network.GetSpec().GetForwards() {
 		var p netPort
 		address := ""
 		switch t := f.GetTarget().(type) {
 		case *networkv1.NetworkForward_PortId:
-			if p = byID[t.PortId]; len(p.addresses) > 0 {
+			if p = v.targets[t.PortId]; len(p.addresses) > 0 {
 				address = p.addresses[0]
 			}
 			if i := slices.IndexFunc(p.addresses, func(a string) bool { return sameFamily(a, f.GetListenAddress()) }); i >= 0 {
 				address = p.addresses[i]
 			}
 		case *networkv1.NetworkForward_IpAddress:
-			p, address = byAddress[t.IpAddress], t.IpAddress
+			p, address = v.targets[t.IpAddress], t.IpAddress
 		}
 		if p.node != nodeID || address == "" {
 			continue

@@ -25,7 +25,7 @@ func (s *Service) renderPort(nodeID, id string) *agentv1.DesiredPort {
 		PortId: id, Name: p.GetMeta().GetName(), Generation: p.GetMeta().GetGeneration(), Epoch: b.GetEpoch(), VmId: b.GetVmId(),
 		Spec: &driverv1.InterfaceSpec{
 			NetworkId: spec.GetNetworkId(), Mac: cmp.Or(p.GetStatus().GetMac(), spec.GetMac()), IpAddresses: p.GetStatus().GetIpAddresses(),
-			ExtraAddresses: spec.GetExtraAddresses(), Hostname: s.hostname(row), RuleSetIds: spec.GetSecurityGroupIds(), Queues: queuesOf(vm, b.GetNicName()),
+			ExtraAddresses: spec.GetExtraAddresses(), Hostname: domain.PortHostname(rec, s.vmName(row.Owner)), RuleSetIds: spec.GetSecurityGroupIds(), Queues: queuesOf(vm, b.GetNicName()),
 			TrunkVlanIds: spec.GetTrunkVlanIds(), LinkDown: spec.GetLinkDown(),
 		},
 		Absent: !domain.PortWanted(rec, vm),

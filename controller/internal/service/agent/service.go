@@ -35,14 +35,15 @@ type Service struct {
 	reports  map[string]*reported // by node id: how far its reports are
 	told     map[string]*told     // by node id: what is not stored
 
-	memo *memo
+	memo  *memo
+	facts *factBook
 }
 
 var _ seam.TunnelAsker = (*Service)(nil)
 
 // New makes the service. Run must run for streams to follow changes.
 func New(cfg Config) *Service {
-	return &Service{cfg: cfg, sessions: map[string]*session{}, reports: map[string]*reported{}, told: map[string]*told{}, memo: newMemo()}
+	return &Service{cfg: cfg, sessions: map[string]*session{}, reports: map[string]*reported{}, told: map[string]*told{}, memo: newMemo(), facts: newFactBook()}
 }
 
 // AskTunnel implements seam.TunnelAsker.

@@ -4,10 +4,12 @@ import (
 	"slices"
 	"testing"
 
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/limiquantix/limiquantix/controller/internal/state"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
 )
 
@@ -127,4 +129,28 @@ func TestTunnelsFollowPorts(t *testing.T) {
 		return slices.Equal(peers(net), []string{"192.0.2.2"}) && behind(net, pc.GetId()) == ""
 	})
 	c.know("and has the network no longer", func(net *netAgent) bool { return len(net.networks) == 0 })
+}
+
+func TestForwardsListenWhereTheirTargetIs(t *testing.T) {
+	r := newRig(t, newStore(t))
+	a, b := r.join("node-a", 16, 1<<34), r.join("node-b", 16, 1<<34)
+	n := r.newNetwork("blue", bridge()).GetMeta().GetId()
+	p, q := r.newPort("p", n), r.newPort("q", n)
+	must(t, r.Network.UpdateNetwork, &networkv1.UpdateNetworkRequest{
+		Network: &networkv1.Network{Meta: &metav1.ObjectMeta{Id: n}, Spec: &networkv1.NetworkSpec{Forwards: []*networkv1.NetworkForward{
+			{ListenPort: 8022, TargetPort: 22, Target: &networkv1.NetworkForward_PortId{PortId: "p"}},
+			{Protocol: "udp", ListenPort: 53, Target: &networkv1.NetworkForward_IpAddress{IpAddress: q.GetStatus().GetIpAddresses()[0]}},
+		}}},
+		UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"spec.forwards"}},
+	})
+	r.runVM("vm-p", a, p.GetMeta().GetId())
+	r.runVM("vm-q", b, q.GetMeta().GetId())
+	a.know("the forward to its port is here", func(net *netAgent) bool {
+		f := net.networks[n].GetSpec().GetForwards()
+		return len(f) == 1 && f[0].GetProtocol() == "tcp" && f[0].GetListenPort() == 8022 && f[0].GetTargetAddress() == p.GetStatus().GetIpAddresses()[0] && f[0].GetTargetPort() == 22
+	})
+	b.know("and the other one there", func(net *netAgent) bool {
+		f := net.networks[n].GetSpec().GetForwards()
+		return len(f) == 1 && f[0].GetProtocol() == "udp" && f[0].GetTargetPort() == 53 && f[0].GetTargetAddress() == q.GetStatus().GetIpAddresses()[0]
+	})
 }
