@@ -490,6 +490,13 @@ func TestDriftIsRepaired(t *testing.T) {
 		return open >= 0 && shut >= 0
 	})
 	l.host.wait("what was not repaired put in place anew", func() bool { return l.host.calls["NetAttachInterface"] == attached+1 })
+	// What a driver put right before it was asked is told, too.
+	l.host.event("bridge", &driverv1.WatchEventsResponse{Event: &driverv1.WatchEventsResponse_NetworkDrift{NetworkDrift: &driverv1.NetworkDriftEvent{ObjectId: portB, Detail: "table gone; repaired"}}})
+	l.ctrl.wait("word of it", func() bool {
+		return slices.ContainsFunc(l.ctrl.events, func(e *agentv1.EventReport) bool {
+			return e.GetReason() == "DRIFT_HEALED" && e.GetVmId() == vmID && strings.Contains(e.GetMessage(), "table gone; repaired")
+		})
+	})
 	// What is gone without a word is found by looking.
 	l.host.do(func() { delete(l.host.net.ifaces, portA) })
 	l.host.wait("the port back", func() bool { return l.host.net.ifaces[portA] != nil })

@@ -155,7 +155,7 @@ func (e *Engine) updateSet(ctx context.Context, id, driver string, members []str
 		Change: &driverv1.UpdateAddressSetRequest_Delta{Delta: &driverv1.AddressSetDelta{BaseGeneration: had.generation, Add: add, Remove: remove}},
 	}
 	call := func() error {
-		return e.rulesCall(ctx, driver, "UpdateAddressSet", func(ctx context.Context) error {
+		return e.rulesCall(ctx, driver, id, "UpdateAddressSet", func(ctx context.Context) error {
 			_, err := e.plugins.Network(driver).UpdateAddressSet(ctx, req)
 			return err
 		})

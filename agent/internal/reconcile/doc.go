@@ -6,5 +6,8 @@
 //	vmstep.go    what to do next with a VM (pure)              vm.go      doing it
 //	vmspec.go    what a driver gets for a VM (pure)            vmreport.go  what the controller is told
 //	volume.go pool.go image.go   the other kinds               survey.go  adoption, orphans
+//	networking.go                networks: order, states, calls
+//	ruleset.go addressset.go     what may pass                 network.go netdriver.go netport.go portuse.go  where it passes
+//	vmnic.go                     NICs of a VM                  netwatch.go netsurvey.go netdrift.go portreport.go  what is seen
 //	failure.go   what an error means for the next try          calls.go   deadlines and limits of driver calls
 package reconcile

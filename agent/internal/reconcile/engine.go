@@ -84,7 +84,7 @@ type Engine struct {
 	snapFailures map[realised.Key]int
 
 	net      networking
-	checking map[string]*driverv1.NetworkDriftEvent // by driver and network: what is being put right, and was heard of last
+	checking map[string]*driftsHeard // by driver and network: what is being put right, and was heard of since
 }
 
 // want is one desired object. It is replaced, never changed.
@@ -108,7 +108,7 @@ func NewEngine(c Config) *Engine {
 		orphans: newOrphans(), begun: time.Now(), asking: map[string]bool{}, held: map[string]bool{},
 		hopeless: map[realised.Key]*want{}, fetched: map[realised.Key]time.Time{}, snapFailures: map[realised.Key]int{},
 		netLookEvery: cmp.Or(c.NetworkLook, netLook), netStatsEvery: cmp.Or(c.NetworkStats, netStats), netCheckEvery: cmp.Or(c.NetworkCheck, netCheck), netAnswer: cmp.Or(c.NetworkAnswer, netCall),
-		net: newNetworking(), checking: map[string]*driverv1.NetworkDriftEvent{},
+		net: newNetworking(), checking: map[string]*driftsHeard{},
 	}
 	e.queue = newQueue(e.work)
 	e.progress = newProgress(e.node, e.now, func(k realised.Key, p *computev1.Progress) {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/limiquantix/limiquantix/agent/internal/realised"
+	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
 
@@ -20,84 +21,122 @@ func (e *Engine) NetworkDrift(plugin string, d *driverv1.NetworkDriftEvent) {
 		network = ""
 	}
 	key := plugin + "/" + network
-	again := e.checking[key]
-	e.checking[key] = d
+	under := e.checking[key]
+	if under == nil {
+		e.checking[key] = &driftsHeard{}
+		e.wg.Go(func() { e.repair(e.queue.ctx, plugin, network, key) })
+	}
+	e.checking[key].hear(d)
 	e.mu.Unlock()
-	if again != nil { // one is under way: it is done once more
+}
+
+// driftsHeard are a driver's words on changes that are to be looked at; of very many some are only counted.
+type driftsHeard struct {
+	list []*driverv1.NetworkDriftEvent
+	more int
+}
+
+// heardMost is how many changes of one network are told one by one.
+const heardMost = 20
+
+func (h *driftsHeard) hear(d *driverv1.NetworkDriftEvent) {
+	if len(h.list) >= heardMost {
+		h.more++
 		return
 	}
-	ctx := e.queue.ctx
-	e.wg.Go(func() { e.repair(ctx, plugin, network, key) })
+	h.list = append(h.list, d)
 }
 
 // repair has a driver put right what differs, until no more was heard of since it began.
 func (e *Engine) repair(ctx context.Context, plugin, network, key string) {
 	for {
 		e.mu.Lock()
-		d := e.checking[key]
-		e.mu.Unlock()
-		e.checkNetwork(ctx, plugin, network, d.GetDetail())
-		e.mu.Lock()
-		over := e.checking[key] == d || ctx.Err() != nil
-		if over {
+		heard := *e.checking[key]
+		if len(heard.list) == 0 || ctx.Err() != nil {
 			delete(e.checking, key)
-		}
-		e.mu.Unlock()
-		if over {
+			e.mu.Unlock()
 			return
 		}
+		*e.checking[key] = driftsHeard{}
+		e.mu.Unlock()
+		e.checkNetwork(ctx, plugin, network, heard)
 	}
 }
 
-// checkNetwork has a driver compare a network, or all of them, with the host and put right what differs. What it finds is told; what it cannot put right is told to it
-// anew, as if its process were another.
-func (e *Engine) checkNetwork(ctx context.Context, plugin, network, said string) {
-	check := func(ctx context.Context) (r *driverv1.CheckNetworkResponse, err error) {
-		return e.plugins.Network(plugin).CheckNetwork(ctx, &driverv1.CheckNetworkRequest{NetworkId: network, Repair: true})
-	}
+// checkNetwork has a driver compare a network, or all of them, with the host and put right what differs. What it finds is told, and what was heard of and it had put right
+// before; what it cannot put right is told to it anew, as if its process were another.
+func (e *Engine) checkNetwork(ctx context.Context, plugin, network string, heard driftsHeard) {
 	var drifts []*driverv1.NetworkDrift
 	err := e.callUnbounded(ctx, plugin, "CheckNetwork", netCall, func(ctx context.Context) error {
-		r, err := check(ctx)
+		r, err := e.plugins.Network(plugin).CheckNetwork(ctx, &driverv1.CheckNetworkRequest{NetworkId: network, Repair: true})
 		drifts = r.GetDrifts()
 		return err
 	})
-	if err != nil {
-		if ctx.Err() == nil {
-			e.log.Warn("networks cannot be compared with the host", "plugin", plugin, "network", network, "error", err)
-			e.reporter.Event("", "NetworkCheckFailed", problemOf("", err, 1).reason, fmt.Sprintf("plugin %s could not compare its networks with the host: %v", plugin, err))
-		}
+	if ctx.Err() != nil {
 		return
 	}
+	if err != nil {
+		e.log.Warn("networks cannot be compared with the host", "plugin", plugin, "network", network, "error", err)
+		e.reporter.Event("", "NetworkCheckFailed", reasonOf(fault.From(err)), fmt.Sprintf("plugin %s could not compare its networks with the host: %v", plugin, err))
+	}
+	found := map[string]bool{}
 	for _, d := range drifts {
-		vm, reason, words := e.driftWords(d, said)
+		found[d.GetObjectId()] = true
+		vm, reason, words := e.driftWords(d, heard)
 		e.log.Warn("a network object was changed by somebody else", "plugin", plugin, "object", d.GetObjectId(), "kind", d.GetKind(), "detail", d.GetDetail(), "open", d.GetOpen(), "repaired", d.GetRepaired())
 		e.reporter.Event(vm, "NetworkDrift", reason, words)
 		if !d.GetRepaired() {
 			e.tellAnew(plugin, d)
 		}
 	}
-	if len(drifts) > 0 {
+	for _, d := range heard.list {
+		if found[d.GetObjectId()] {
+			continue
+		}
+		vm, kind := e.driftedObject(d.GetObjectId(), "network object")
+		e.log.Warn("a network object was changed by somebody else", "plugin", plugin, "object", d.GetObjectId(), "detail", d.GetDetail())
+		e.reporter.Event(vm, "NetworkDrift", driftHealed, fmt.Sprintf("%s %s was changed on the host: %s", kind, d.GetObjectId(), d.GetDetail()))
+	}
+	if heard.more > 0 {
+		e.reporter.Event("", "NetworkDrift", driftHealed, fmt.Sprintf("%d more changes on the host were heard of at once, of objects of plugin %s", heard.more, plugin))
+	}
+	if len(drifts)+len(heard.list) > 0 {
 		e.lookSoon(plugin)
 	}
 }
 
-// Reasons of the event NetworkDrift: whether packets that should not pass could have passed.
+// driftedObject says what an object is, and whose.
+func (e *Engine) driftedObject(id, otherwise string) (vm, kind string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if port := e.wants[portKey(id)].object().GetPort(); port != nil {
+		return port.GetVmId(), "port"
+	}
+	if e.wants[networkKey(id)] != nil {
+		return "", "network"
+	}
+	if e.wants[ruleKey(id)] != nil {
+		return "", "security group"
+	}
+	return "", otherwise
+}
+
+// Reasons of the event NetworkDrift: whether packets that should not pass could have passed. Of what a driver put right before it was asked only its own words tell.
 const (
 	driftOpen   = "DRIFT_OPEN"
 	driftClosed = "DRIFT_CLOSED"
+	driftHealed = "DRIFT_HEALED"
 )
 
 // driftWords tells people of a difference.
-func (e *Engine) driftWords(d *driverv1.NetworkDrift, said string) (vm, reason, words string) {
+func (e *Engine) driftWords(d *driverv1.NetworkDrift, heard driftsHeard) (vm, reason, words string) {
 	kind := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(d.GetKind().String(), "NETWORK_OBJECT_KIND_")), "_", " ")
-	e.mu.Lock()
-	if port := e.wants[portKey(d.GetObjectId())].object().GetPort(); port != nil {
-		vm, kind = port.GetVmId(), "port"
-	}
-	e.mu.Unlock()
+	vm, kind = e.driftedObject(d.GetObjectId(), kind)
 	words = fmt.Sprintf("%s %s was changed on the host: %s", kind, d.GetObjectId(), d.GetDetail())
-	if said != "" && said != d.GetDetail() {
-		words += " (" + said + ")"
+	for _, h := range heard.list {
+		if h.GetObjectId() == d.GetObjectId() && h.GetDetail() != "" && h.GetDetail() != d.GetDetail() {
+			words += " (" + h.GetDetail() + ")"
+		}
 	}
 	words += "; it was put right"
 	if !d.GetRepaired() {

@@ -110,7 +110,7 @@ func (e *Engine) watchDrivers(ctx context.Context) {
 			e.wg.Go(func() { e.readNetworkStats(ctx, driver); e.finished(&w.stats, e.netStatsEvery) })
 		}
 		if check {
-			e.wg.Go(func() { e.checkNetwork(ctx, driver, "", ""); e.finished(&w.check, e.netCheckEvery) })
+			e.wg.Go(func() { e.checkNetwork(ctx, driver, "", driftsHeard{}); e.finished(&w.check, e.netCheckEvery) })
 		}
 		if garbage {
 			e.wg.Go(func() { e.collectGarbage(ctx, driver); e.finished(&w.garbage, time.Second) })

@@ -215,8 +215,15 @@ func (e *Engine) networkCall(ctx context.Context, plugin, network, method string
 	return err
 }
 
-// rulesCall is a call about a rule set or an address set.
-func (e *Engine) rulesCall(ctx context.Context, plugin, method string, f func(context.Context) error) error {
+// rulesCall is a call about a rule set or an address set. Those of one group, whose rules and members have the same id, come one after the other, or a driver would refuse one as busy.
+func (e *Engine) rulesCall(ctx context.Context, plugin, group, method string, f func(context.Context) error) error {
+	wait, cancel := context.WithTimeout(ctx, e.netAnswer)
+	defer cancel()
+	leave, err := e.limits.place(wait, "security group "+group+" at plugin "+plugin, 1)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	return e.placedCall(ctx, plugin, "the rules of plugin "+plugin, callsForRules, method, f)
 }
 

@@ -171,7 +171,7 @@ func (e *Engine) applyRules(ctx context.Context, w *want, driver string) error {
 	for _, set := range setsOf(d.GetRuleSet()) {
 		req.AddressSets = append(req.AddressSets, e.wholeSet(set, p))
 	}
-	err = e.rulesCall(ctx, driver, "ApplyRuleSet", func(ctx context.Context) error {
+	err = e.rulesCall(ctx, driver, id, "ApplyRuleSet", func(ctx context.Context) error {
 		_, err := e.plugins.Network(driver).ApplyRuleSet(ctx, req)
 		return err
 	})

@@ -26,7 +26,8 @@ func TestNicsToChange(t *testing.T) {
 		"as wanted": {nicView{Domain: runsWith("a"), Defined: true, Wanted: map[string]bool{"a": true}, Had: []string{"a"}, Features: all}, nicChange{}, actNone},
 		"one more, one less": {
 			nicView{Domain: runsWith("a", "x"), Defined: true, Wanted: map[string]bool{"a": true, "b": true}, Had: []string{"a", "b", "x"}, Features: all},
-			nicChange{unplug: []string{"x"}, plug: []string{"b"}}, actUnplug,
+			nicChange{unplug: []string{"x"}, plug: []string{"b"}},
+			actUnplug,
 		},
 		"what is no port of ours stays": {nicView{Domain: runsWith("user"), Defined: true, Features: all}, nicChange{}, actNone},
 		"old definition":                {nicView{Domain: runsWith("x"), Wanted: map[string]bool{"a": true}, Had: []string{"x"}, Features: all}, nicChange{}, actNone},
@@ -34,7 +35,8 @@ func TestNicsToChange(t *testing.T) {
 		"a driver that cannot":          {nicView{Domain: runsWith("x"), Defined: true, Wanted: map[string]bool{"a": true}, Had: []string{"x"}}, nicChange{}, actNone},
 		"one that is not in place": {
 			nicView{Domain: runsWith("b"), Defined: true, Wanted: map[string]bool{}, Awaited: []string{"a", "b"}, Had: []string{"a", "b"}, Features: all},
-			nicChange{awaited: []string{"a"}}, actNone,
+			nicChange{awaited: []string{"a"}},
+			actNone,
 		},
 		"link down":                  {nicView{Domain: runsWith("a"), Defined: true, Wanted: map[string]bool{"a": false}, Features: all}, nicChange{link: map[string]bool{"a": false}}, actLink},
 		"a driver that sets no link": {nicView{Domain: runsWith("a"), Defined: true, Wanted: map[string]bool{"a": false}, Features: all[:1]}, nicChange{}, actNone},
