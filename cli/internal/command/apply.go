@@ -17,7 +17,6 @@ import (
 	"github.com/limiquantix/limiquantix/cli/internal/api"
 	"github.com/limiquantix/limiquantix/cli/internal/failure"
 	"github.com/limiquantix/limiquantix/cli/internal/manifest"
-	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 )
 
 // maxManifest bounds a file of documents, in bytes.
@@ -42,7 +41,7 @@ kind (VM, Network, Port, SecurityGroup) and the fields of the API, as lqctl vm s
   meta: {name: lan}
   spec:
     subnets: [{cidr: 10.4.0.0/24}]
-    forwards: [{listen_port: 8080, port_id: web-nic0, target_port: 80}]
+    forwards: [{listen_port: 8080, port_id: web/nic0, target_port: 80}] # VM/NIC, or a port's name
   ---
   kind: SecurityGroup
   meta: {name: web}
@@ -50,7 +49,7 @@ kind (VM, Network, Port, SecurityGroup) and the fields of the API, as lqctl vm s
     rules:
     - {direction: ingress, protocol: tcp, port_first: 80, cidr: 0.0.0.0/0}
 
-Groups are made first, then networks, ports, and VMs, wherever they stand. A VM gets the interfaces that its document
+Groups are made first, then networks, ports, VMs, and forwards to ports, wherever they stand. A VM gets the interfaces that its document
 names, and no other.
 Besides the API's own JSON it takes amounts (1G) for *_bytes, rates (100M) for *_bits_per_second, short values (running,
 on-failure), and text for user_data. An unknown key or a wrong value is refused with its line, before anything is changed.
@@ -82,7 +81,8 @@ func (s *session) applyCommand() *cobra.Command {
 			}
 			var items []accepted
 			for i, d := range docs {
-				it, err := s.applyOne(cmd.Context(), c, d, project)
+				early, _ := withoutForwards(d)
+				it, err := s.applyOne(cmd.Context(), c, early, project)
 				if err != nil {
 					return s.join(nonNil(s.settle(cmd.Context(), c, items, noWait, true), err))
 				}
@@ -93,6 +93,16 @@ func (s *session) applyCommand() *cobra.Command {
 					it.done, it.changes = "created", nil
 				}
 				items = append(items, it)
+			}
+			for i, d := range docs { // the ports that forwards lead to are there now
+				if _, late := withoutForwards(d); !late {
+					continue
+				}
+				it, err := s.applyOne(cmd.Context(), c, d, project)
+				if err != nil {
+					return s.join(nonNil(s.settle(cmd.Context(), c, items, noWait, true), err))
+				}
+				items[i] = items[i].and(it)
 			}
 			return s.settle(cmd.Context(), c, items, noWait, true)
 		},
@@ -211,102 +221,5 @@ func (s *session) applyOne(ctx context.Context, c *api.Client, d manifest.Docume
 func (it *accepted) finally(c *api.Client, verbs kindVerbs, o manifest.Object) {
 	if verbs.final != nil {
 		it.final = verbs.final(c, o)
-	}
-}
-
-func (s *session) deleteCommand() *cobra.Command {
-	var files []string
-	var noWait bool
-	cmd := &cobra.Command{
-		Use:   "delete -f FILE",
-		Short: "Delete the VMs, networks, ports and security groups that documents describe",
-		Long: "Deletes what documents name, as lqctl apply takes them: VMs first, then ports, networks and groups, each kind once the one before is gone.\n" +
-			"What is gone already is no failure. With --no-wait what is still in use is refused.",
-		Example: "  lqctl delete -f web.yaml",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return failure.Usage("%q is one argument too many", args[0]).WithFix("lqctl delete takes documents with -f; by name: lqctl vm delete NAME, lqctl image delete NAME")
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			docs, err := s.readManifests(files)
-			if err != nil {
-				return err
-			}
-			c, project, err := s.dial()
-			if err != nil {
-				return err
-			}
-			backwards := slices.Clone(manifest.Kinds)
-			slices.Reverse(backwards)
-			sortDocuments(docs, backwards)
-			w := &removal{s: s, c: c, project: project, noWait: noWait}
-			for len(docs) > 0 && len(w.errs) == 0 {
-				n := slices.IndexFunc(docs, func(d manifest.Document) bool { return d.Kind != docs[0].Kind })
-				if n < 0 {
-					n = len(docs)
-				}
-				w.remove(cmd.Context(), docs[:n])
-				docs = docs[n:]
-			}
-			if noWait {
-				return s.join(append(nonNil(s.printOperations(w.items, true)), w.errs...))
-			}
-			return s.join(append(nonNil(s.printObjects(w.objects, true)), w.errs...))
-		},
-	}
-	cmd.Flags().StringArrayVarP(&files, "filename", "f", nil, "file with documents; - = standard input; repeatable")
-	addNoWait(cmd, &noWait)
-	return cmd
-}
-
-// removal deletes what documents name.
-type removal struct {
-	s       *session
-	c       *api.Client
-	project string
-	noWait  bool
-	items   []accepted // not waited for
-	objects []proto.Message
-	errs    []error
-}
-
-// remove deletes what documents of one kind name. What is refused as something else of them still refers to it is tried again after that.
-func (w *removal) remove(ctx context.Context, docs []manifest.Document) {
-	verbs := verbsOf[docs[0].Kind]
-	for left := docs; len(left) > 0; {
-		var items []accepted
-		var refused []error
-		var again []manifest.Document
-		for _, d := range left {
-			name, project := placed(d.Object, w.project)
-			it := accepted{name: name, kind: verbs.word, done: "deleted"}
-			op, object, err := verbs.remove(ctx, w.c, name, project)
-			switch {
-			case failure.IsCode(err, codes.NotFound) || err == nil && object == nil:
-				it.object, it.done = d.Object, "is gone already"
-			case failure.IsReason(err, metav1.Reason_REASON_WRONG_STATE):
-				again, refused = append(again, d), append(refused, err)
-				continue
-			case err != nil:
-				w.errs = append(w.errs, err)
-				continue
-			default:
-				it.op, it.object = op, object
-			}
-			items = append(items, it)
-		}
-		if w.noWait {
-			w.items = append(w.items, items...)
-		} else {
-			objects, errs := w.s.await(ctx, w.c, items)
-			w.objects, w.errs = append(w.objects, objects...), append(w.errs, errs...)
-		}
-		if len(items) == 0 || len(w.errs) > 0 {
-			w.errs = append(w.errs, refused...)
-			return
-		}
-		left = again
 	}
 }

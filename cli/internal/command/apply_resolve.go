@@ -24,6 +24,17 @@ func resolve(ctx context.Context, c *api.Client, have, want manifest.Object) err
 		return g.GetMeta().GetId(), err
 	}
 	switch want := want.(type) {
+	case *networkv1.Network:
+		for _, f := range want.GetSpec().GetForwards() {
+			if f.GetPortId() == "" {
+				continue
+			}
+			p, err := getPort(ctx, c, f.GetPortId(), project)
+			if err != nil {
+				return err
+			}
+			f.Target = &networkv1.NetworkForward_PortId{PortId: p.GetMeta().GetId()}
+		}
 	case *networkv1.Port:
 		spec := want.GetSpec()
 		if spec.GetNetworkId() != "" {
@@ -85,6 +96,38 @@ func matchRules(have, want []*networkv1.SecurityRule) []*networkv1.SecurityRule 
 		out = append(out, w)
 	}
 	return append(out, left...)
+}
+
+// withoutForwards is what of a network can be made so before its ports are there: all but forwards that lead to ports. ok reports whether there are such.
+func withoutForwards(d manifest.Document) (early manifest.Document, ok bool) {
+	n, network := d.Object.(*networkv1.Network)
+	leads := func(f *networkv1.NetworkForward) bool { return f.GetPortId() != "" }
+	if !network || !slices.ContainsFunc(n.GetSpec().GetForwards(), leads) {
+		return d, false
+	}
+	n = proto.CloneOf(n)
+	n.Spec.Forwards = slices.DeleteFunc(n.Spec.Forwards, leads)
+	d.Object = n
+	d.Paths = slices.DeleteFunc(slices.Clone(d.Paths), func(p string) bool { return p == "spec.forwards" }) // those that are there stay until the new ones come
+	return d, true
+}
+
+// and is what came of two changes of one object, of which the first made as much of it as could be made then.
+func (it accepted) and(later accepted) accepted {
+	if later.op == nil {
+		later.op = it.op
+	}
+	if it.done == "created" || later.done == "unchanged" {
+		later.done = it.done
+	}
+	later.changes = append(it.changes, later.changes...)
+	if it.done == "created" {
+		later.changes = nil
+	}
+	if later.final == nil {
+		later.final = it.final
+	}
+	return later
 }
 
 // makeShells makes the groups of the documents that are not there, where one of them refers to one that comes later: first without such rules, so that

@@ -95,7 +95,10 @@ kind: Network
 meta: {name: lan}
 spec:
   subnets: [{cidr: 10.4.0.0/24}]
-  forwards: [{protocol: tcp, listen_port: 8080, port_id: vip, target_port: 80}]
+  forwards:
+  - {protocol: tcp, listen_port: 8080, port_id: vip, target_port: 80}
+  - {protocol: tcp, listen_port: 8022, port_id: web/nic0, target_port: 22}
+  - {protocol: tcp, listen_port: 53, ip_address: 10.4.0.9, target_port: 53}
 ---
 kind: SecurityGroup
 meta: {name: web}
@@ -122,6 +125,9 @@ web created (running on host1, 0s)
 `
 	if got := b.ok("apply", "-f", write(t, shop)); got != created {
 		t.Errorf("%q", got)
+	}
+	if f := b.server.Networks[0].GetSpec().GetForwards(); len(f) != 3 || f[0].GetPortId() != b.server.Ports[0].GetMeta().GetId() || f[1].GetPortId() != b.server.Ports[1].GetMeta().GetId() {
+		t.Errorf("%v", f)
 	}
 	ids := map[string]string{}
 	for _, g := range b.server.Groups {

@@ -103,7 +103,11 @@ func (s *session) networkNames(string) []string {
 func (s *session) portNames(string) []string {
 	return s.names(func(ctx context.Context, project string) ([]string, error) {
 		ports, err := s.client.ListPorts(ctx, &networkv1.ListPortsRequest{ProjectId: project})
-		return namesOf(ports), err
+		var out []string
+		for names, i := newLookup(ctx, s.client, project), 0; i < len(ports); i++ {
+			out = append(out, names.title(ports[i]))
+		}
+		return out, err
 	})
 }
 

@@ -24,7 +24,8 @@ const networkCreateLong = `Creates a network. Nodes get it when a port on them n
          routed  with their own addresses
          none    not by way of the node (default otherwise)
 --forward leads a port of the node to a port of the network: [tcp:|udp:][ADDRESS:]NODEPORT:TARGET[:GUESTPORT], where
-  TARGET is a port's name or an address; an IPv6 address stands in brackets. Security groups apply to what comes by it.`
+  TARGET is an address; an IPv6 address stands in brackets. Once ports are there, lqctl network set takes them too. Security
+  groups apply to what comes by it.`
 
 func (s *session) networkCreate() *cobra.Command {
 	var f networkFlags
@@ -32,7 +33,7 @@ func (s *session) networkCreate() *cobra.Command {
 		Use:   "create NAME",
 		Short: "Create a network",
 		Long:  networkCreateLong,
-		Example: "  lqctl network create lan --subnet 10.4.0.0/24 --egress nat --forward tcp:8080:web-nic0:80\n" +
+		Example: "  lqctl network create lan --subnet 10.4.0.0/24 --egress nat --forward tcp:8080:10.4.0.10:80\n" +
 			"  lqctl network create wide --type vxlan --subnet 10.5.0.0/24 --subnet 2001:db8:5::/64\n" +
 			"  lqctl network create office --type vlan --vlan 12 --uplink eth1 --subnet 192.0.2.0/24 --range 192.0.2.100-192.0.2.200",
 		Args: exactly("NAME"),
@@ -100,6 +101,12 @@ func (f *networkFlags) build(cmd *cobra.Command) (*networkv1.NetworkSpec, map[st
 	}
 	if spec.Forwards, err = parseForwards(f.forwards); err != nil {
 		return nil, nil, err
+	}
+	for i, fw := range spec.GetForwards() {
+		if fw.GetPortId() != "" {
+			return nil, nil, failure.Usage("--forward %q leads to port %s, and a new network has no ports", f.forwards[i], fw.GetPortId()).
+				WithFix("lead it to an address, or once the port is there: lqctl network set NAME --forward %s", f.forwards[i])
+		}
 	}
 	labels, err := pairs("--label", f.labels)
 	return spec, labels, err

@@ -26,7 +26,7 @@ func (f *networkFlags) register(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.routes, "route", nil, "route to announce, CIDR=NEXTHOP; repeatable")
 	fl.StringVar(&f.egress, "egress", "", "how VMs reach what is outside: none, nat or routed")
 	fl.Uint32Var(&f.mtu, "mtu", 0, "MTU in bytes; 0 = the greatest that every node can carry")
-	fl.StringArrayVar(&f.forwards, "forward", nil, "port of the node that leads in, for example tcp:8080:web-nic0:80; repeatable")
+	fl.StringArrayVar(&f.forwards, "forward", nil, "port of the node that leads in, for example tcp:8080:10.4.0.10:80; repeatable")
 	fl.StringVar(&f.domain, "domain", "", "DNS domain of the VMs' names; default: NAME.internal")
 	fl.StringArrayVar(&f.selector, "node-selector", nil, "label of the nodes that have the network, key=value; repeatable; default: every node with a driver for it")
 	fl.BoolVar(&f.protect, "protect", false, "refuse to delete it")

@@ -93,7 +93,7 @@ func parseForwards(items []string) ([]*networkv1.NetworkForward, error) {
 	for _, text := range items {
 		f, err := parseNetworkForward(text)
 		if err != nil {
-			return nil, failure.Usage("--forward %q: %w", text, err).WithFix("write for example --forward tcp:8080:web-nic0:80, or --forward udp:53:10.4.0.10")
+			return nil, failure.Usage("--forward %q: %w", text, err).WithFix("write for example --forward tcp:8080:web/nic0:80, or --forward udp:53:10.4.0.10")
 		}
 		for _, other := range out {
 			if render.Listen(other) == render.Listen(f) {

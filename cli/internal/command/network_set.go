@@ -16,6 +16,7 @@ import (
 const networkSetLong = `Changes what the flags name and nothing else; flows that are allowed go on. Type, subnets, driver, uplink, VLAN tag and
 VNI stay as they were made.
 
+--forward leads a port of the node to a port of the network (by name, or VM/NIC) or an address: [tcp:|udp:][ADDRESS:]NODEPORT:TARGET[:GUESTPORT].
 --forward and --reserve add, or replace one for the same port of the node, or the same address; --remove-forward and
 --remove-reservation take away. --gateway, --range, --dns and --route replace what the subnet had that they lie in;
 "none" takes away all of them. --node-selector replaces all labels that were set.`
@@ -41,7 +42,7 @@ func (s *session) networkSet() *cobra.Command {
 		Use:   "set NAME",
 		Short: "Change a network",
 		Long:  networkSetLong,
-		Example: "  lqctl network set lan --forward tcp:8080:web-nic0:80 --remove-forward tcp:2222\n" +
+		Example: "  lqctl network set lan --forward tcp:8080:web/nic0:80 --remove-forward tcp:2222\n" +
 			"  lqctl network set lan --reserve 10.4.0.10=52:54:00:00:00:01 --mtu 1400\n  lqctl network set lan --label tier=front --label old-",
 		Args:              exactly("NAME"),
 		ValidArgsFunction: completeArgs(1, s.networkNames),
@@ -143,6 +144,16 @@ func (f *networkChange) once(cmd *cobra.Command, c *api.Client) error {
 		paths = append(paths, "spec.subnets")
 	}
 	if f.forwardsToo {
+		for _, fw := range f.added {
+			if fw.GetPortId() == "" {
+				continue
+			}
+			id, err := portRef(cmd.Context(), c, fw.GetPortId(), n.GetMeta().GetProjectId())
+			if err != nil {
+				return err
+			}
+			fw.Target = &networkv1.NetworkForward_PortId{PortId: id}
+		}
 		if f.spec.Forwards, err = changeForwards(n.GetSpec().GetForwards(), f.added, f.removeForwards); err != nil {
 			return err
 		}

@@ -39,7 +39,7 @@ func TestNetworkCreate(t *testing.T) {
 	b := newBench(t)
 	got := b.ok("network", "create", "lan", "--type", "bridge", "--subnet", "10.4.0.0/24", "--subnet", "2001:db8:4::/64", "--gateway", "10.4.0.254", "--gateway", "2001:db8:4::1",
 		"--range", "10.4.0.100-10.4.0.200", "--range", "10.4.0.20-10.4.0.30", "--reserve", "10.4.0.10", "--reserve", "2001:db8:4::10=52:54:00:AA:00:01", "--dns", "192.0.2.53", "--dns", "2001:db8::53",
-		"--route", "10.9.0.0/16=10.4.0.253", "--egress", "nat", "--mtu", "1400", "--forward", "tcp:8080:web-nic0:80", "--forward", "udp:192.0.2.1:53:10.4.0.10", "--forward", "[2001:db8::1]:443:[2001:db8:4::10]:8443",
+		"--route", "10.9.0.0/16=10.4.0.253", "--egress", "nat", "--mtu", "1400", "--forward", "tcp:8080:10.4.0.11:80", "--forward", "udp:192.0.2.1:53:10.4.0.10", "--forward", "[2001:db8::1]:443:[2001:db8:4::10]:8443",
 		"--domain", "lan.example", "--node-selector", "zone=a", "--protect", "--label", "app=web", "--no-dhcp")
 	if got != "lan created (pending, 0s)\n" {
 		t.Errorf("%q", got)
@@ -102,6 +102,7 @@ func TestNetworkCreateRefuses(t *testing.T) {
 		"--forward 8080":                                            "does not say where it leads to",
 		"--forward tcp:0:web:80":                                    `"0" is no port`,
 		"--forward tcp:8080:web:99999":                              `"99999" is no port`,
+		"--forward tcp:8080:web:80":                                 "a new network has no ports",
 		"--forward tcp:8080:80":                                     "neither a port's name nor an address",
 		"--forward icmp:8080:web:80":                                "is neither tcp, udp, a port of the node nor an address",
 		"--forward tcp:8080:web:80:90":                              "is too much",
@@ -122,12 +123,17 @@ func TestNetworkCreateRefuses(t *testing.T) {
 func TestNetworkSet(t *testing.T) {
 	b := newBench(t)
 	b.ok("network", "create", "lan", "--subnet", "10.4.0.0/24", "--subnet", "2001:db8:4::/64", "--range", "10.4.0.100-10.4.0.200", "--reserve", "10.4.0.10", "--dns", "192.0.2.53",
-		"--forward", "tcp:8080:web-nic0:80", "--forward", "udp:53:10.4.0.10", "--label", "a=1", "--label", "b=2")
-	if got := b.ok("network", "set", "lan", "--forward", "8080:web-nic1:81", "--forward", "tcp:443:web-nic0", "--remove-forward", "udp:53", "--reserve", "10.4.0.10=52:54:00:00:00:09", "--reserve", "10.4.0.11",
-		"--range", "10.4.0.50-10.4.0.60", "--range", "2001:db8:4::100-2001:db8:4::200", "--dns", "none", "--gateway", "10.4.0.254", "--no-dhcp", "--mtu", "1400", "--egress", "routed", "--label", "a-", "--label", "c=3"); got != "lan changed (pending, 0s)\n" {
+		"--forward", "tcp:8080:10.4.0.12:80", "--forward", "udp:53:10.4.0.10", "--label", "a=1", "--label", "b=2")
+	b.ok("port", "create", "vip", "--network", "lan")
+	b.ok("vm", "create", "web", "--nic", "network=lan")
+	if got := b.ok("network", "set", "lan", "--forward", "8080:vip:81", "--forward", "tcp:443:web/nic0", "--remove-forward", "udp:53", "--reserve", "10.4.0.10=52:54:00:00:00:09", "--reserve", "10.4.0.11",
+		"--range", "10.4.0.50-10.4.0.60", "--range", "2001:db8:4::100-2001:db8:4::200", "--dns", "none", "--gateway", "10.4.0.254", "--no-dhcp", "--mtu", "1400", "--egress", "routed", "--label", "a-", "--label", "c=3"); got != "lan changed (ready, 0s)\n" {
 		t.Errorf("%q", got)
 	}
 	golden(t, "network-set.json", b.ok("network", "show", "lan", "-o", "json"))
+	if got := b.ok("network", "show", "lan"); !strings.Contains(got, "tcp:8080 -> port vip:81\n") || !strings.Contains(got, "tcp:443 -> port web/nic0:443\n") {
+		t.Error(got)
+	}
 	b.ok("network", "set", "lan", "--remove-reservation", "10.4.0.10", "--dhcp", "--gateway", "none")
 	n := b.server.Networks[0]
 	v4 := n.GetSpec().GetSubnets()[0]
@@ -153,12 +159,14 @@ func TestNetworkSet(t *testing.T) {
 		t.Error("something was asked")
 	}
 	b.fails(failure.ExitUsage, []string{"network", "set", "lan", "--reserve", "10.9.0.1"}, "does not lie in 10.4.0.0/24 or 2001:db8:4::/64")
+	b.fails(failure.ExitNotFound, []string{"network", "set", "lan", "--forward", "tcp:1:web/nic9:80"}, `VM web has no interface "nic9" in a network`, "it has: web/nic0")
+	b.fails(failure.ExitUsage, []string{"network", "set", "lan", "--forward", "tcp:1:absent:80"}, `there is no port "absent" in the network`)
 	b.fails(failure.ExitNotFound, []string{"network", "set", "lan", "--remove-forward", "udp:53"}, "there is no such forward", "there are: tcp:8080, tcp:443")
 	b.fails(failure.ExitNotFound, []string{"network", "set", "lan", "--remove-reservation", "10.4.0.10"}, "kept are: 10.4.0.11")
 	// Somebody else changes it in between, again and again: then that is said.
 	b.server.Fail["UpdateNetwork"] = fault.New(metav1.Reason_REASON_STALE_ETAG, "stale")
 	b.fails(failure.ExitConflict, []string{"network", "set", "lan", "--mtu", "0"}, "STALE_ETAG")
-	if n := b.server.Calls["UpdateNetwork"]; n != 2+setAttempts {
+	if n := b.server.Calls["UpdateNetwork"]; n != 3+setAttempts {
 		t.Errorf("%d attempts", n)
 	}
 }

@@ -2,10 +2,12 @@ package command
 
 import (
 	"context"
+	"strings"
 
 	"connectrpc.com/connect"
 
 	"github.com/limiquantix/limiquantix/cli/internal/api"
+	"github.com/limiquantix/limiquantix/cli/internal/failure"
 	"github.com/limiquantix/limiquantix/cli/internal/render"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
@@ -77,9 +79,51 @@ func (l *lookup) port(id string) string {
 	if id == "" {
 		return ""
 	}
-	return nameIn(learn(l, "port", func() ([]*networkv1.Port, error) {
-		return l.c.ListPorts(l.ctx, &networkv1.ListPortsRequest{ProjectId: l.project})
-	}), id)
+	if _, asked := l.known["port"]; !asked {
+		l.known["port"] = map[string]string{}
+		ports, err := l.c.ListPorts(l.ctx, &networkv1.ListPortsRequest{ProjectId: l.project})
+		if err == nil {
+			for _, p := range ports {
+				l.known["port"][p.GetMeta().GetId()] = l.title(p)
+			}
+		}
+	}
+	return nameIn(l.known["port"], id)
+}
+
+// title is what a port is called by: its name, or VM/NIC where it lives with a VM, as such a port's own name is that of the NIC. See portRef.
+func (l *lookup) title(p *networkv1.Port) string {
+	owner := p.GetStatus().GetOwnerVmId()
+	if owner == "" {
+		return nameOf(p)
+	}
+	if vm := l.vm(owner); vm != owner {
+		return vm + "/" + nameOf(p)
+	}
+	return p.GetMeta().GetId()
+}
+
+// portRef is the id, or the name, of the port that a user means by a name, an id, or VM/NIC.
+func portRef(ctx context.Context, c *api.Client, ref, project string) (string, error) {
+	name, nic, ofVM := strings.Cut(ref, "/")
+	if !ofVM {
+		return ref, nil
+	}
+	vm, err := getVM(ctx, c, name, project)
+	if err != nil {
+		return "", err
+	}
+	var have []string
+	for _, n := range vm.GetStatus().GetNics() {
+		if n.GetPortId() == "" {
+			continue
+		}
+		if n.GetName() == nic {
+			return n.GetPortId(), nil
+		}
+		have = append(have, name+"/"+n.GetName())
+	}
+	return "", failure.New(failure.ExitNotFound, "NOT_FOUND", "VM %s has no interface %q in a network", name, nic).WithFix("in networks it has: %s", listOr(have, "none"))
 }
 
 func (l *lookup) group(id string) string {
@@ -97,7 +141,7 @@ func (l *lookup) group(id string) string {
 
 // ports are the names that tables of ports need.
 func (l *lookup) ports() render.PortNames {
-	return render.PortNames{Network: l.network, VM: l.vm, Node: l.node, Group: func(id string) (string, int64) {
+	return render.PortNames{Port: l.title, Network: l.network, VM: l.vm, Node: l.node, Group: func(id string) (string, int64) {
 		name := l.group(id)
 		return name, l.wanted[id]
 	}}

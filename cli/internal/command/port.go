@@ -20,8 +20,9 @@ func (s *session) portCommand() *cobra.Command {
 	return s.group(&cobra.Command{
 		Use:   "port",
 		Short: "Manage ports: the places of NICs in networks",
-		Long:  "Manages ports. A NIC that names a network gets a port that lives and dies with its VM; ports made here stand by themselves, keep their addresses, and are used by a NIC with port=NAME.",
-		Example: "  lqctl port list --vm web\n  lqctl port why web-nic0 --in --proto tcp --port 80 --from 198.51.100.7\n" +
+		Long: "Manages ports. A NIC that names a network gets a port that lives and dies with its VM, and is called VM/NIC: web/nic0. Ports made here stand\n" +
+			"by themselves, keep their addresses, and are used by a NIC with port=NAME.",
+		Example: "  lqctl port list --vm web\n  lqctl port why web/nic0 --in --proto tcp --port 80 --from 198.51.100.7\n" +
 			"  lqctl port create vip --network lan --ip 10.4.0.10",
 	}, s.portCreate(), s.portList(), s.portShow(), s.portSet(), s.portDelete(), s.portStats(), s.portWhy())
 }
@@ -98,8 +99,9 @@ func (s *session) portList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			slices.SortStableFunc(ports, func(a, b *networkv1.Port) int { return strings.Compare(nameOf(a), nameOf(b)) })
-			return printList(s, ports, nameOf, render.PortColumns(s.Now, newLookup(cmd.Context(), c, project).ports()))
+			names := newLookup(cmd.Context(), c, project)
+			slices.SortStableFunc(ports, func(a, b *networkv1.Port) int { return strings.Compare(names.title(a), names.title(b)) })
+			return printList(s, ports, names.title, render.PortColumns(s.Now, names.ports()))
 		},
 	}
 	addSelector(cmd, &req.LabelSelector)
@@ -122,7 +124,7 @@ func (s *session) portShow() *cobra.Command {
 		Short:   "Show one port: its addresses and how they are known, its groups and what of them is in force, why it is kept shut",
 		Long: "Shows one port. \"Seen\" are addresses that it was seen with: by lease (DHCP), by neighbour (ARP, neighbour discovery) or by guest-agent,\n" +
 			"which is the guest's word. Of each group it says which generation is in force on the port.",
-		Example:           "  lqctl port show web-nic0\n  lqctl port show web-nic0 -o yaml",
+		Example:           "  lqctl port show web/nic0\n  lqctl port show web/nic0 -o yaml",
 		Args:              exactly("NAME"),
 		ValidArgsFunction: completeArgs(1, s.portNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -146,6 +148,10 @@ func (s *session) portShow() *cobra.Command {
 }
 
 func getPort(ctx context.Context, c *api.Client, id, project string) (*networkv1.Port, error) {
+	id, err := portRef(ctx, c, id, project)
+	if err != nil {
+		return nil, err
+	}
 	resp, err := c.Ports.GetPort(ctx, connect.NewRequest(&networkv1.GetPortRequest{Id: id, ProjectId: project}))
 	if err != nil {
 		return nil, err
@@ -177,6 +183,10 @@ func (s *session) portDelete() *cobra.Command {
 }
 
 func deletePort(ctx context.Context, c *api.Client, name, project string) (*operationv1.Operation, proto.Message, error) {
+	name, err := portRef(ctx, c, name, project)
+	if err != nil {
+		return nil, nil, err
+	}
 	resp, err := c.Ports.DeletePort(ctx, connect.NewRequest(&networkv1.DeletePortRequest{Id: name, ProjectId: project}))
 	if err != nil {
 		return nil, nil, err
@@ -188,7 +198,7 @@ func (s *session) portStats() *cobra.Command {
 	return &cobra.Command{
 		Use:               "stats NAME",
 		Short:             "Show a port's counters: packets to and from the guest, denied and spoofed ones",
-		Example:           "  lqctl port stats web-nic0\n  lqctl port stats web-nic0 -o json",
+		Example:           "  lqctl port stats web/nic0\n  lqctl port stats web/nic0 -o json",
 		Args:              exactly("NAME"),
 		ValidArgsFunction: completeArgs(1, s.portNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -196,7 +206,11 @@ func (s *session) portStats() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			resp, err := c.Ports.GetPortStats(cmd.Context(), connect.NewRequest(&networkv1.GetPortStatsRequest{Id: args[0], ProjectId: project}))
+			id, err := portRef(cmd.Context(), c, args[0], project)
+			if err != nil {
+				return err
+			}
+			resp, err := c.Ports.GetPortStats(cmd.Context(), connect.NewRequest(&networkv1.GetPortStatsRequest{Id: id, ProjectId: project}))
 			if err != nil {
 				return err
 			}

@@ -141,8 +141,8 @@ func (s *session) portSet() *cobra.Command {
 		Short: "Change a port, live: addresses, groups, limits, link",
 		Long: "Changes what the flags name and nothing else, while the guest runs. --ip, --sg, --extra-address and --trunk-vlan replace all that were\n" +
 			"set; \"none\" takes all away: then addresses are assigned, and the project's default group holds. Flows that no rule allows any more are cut.",
-		Example: "  lqctl port set web-nic0 --sg web --sg ssh\n  lqctl port set web-nic0 --qos-in 100M --qos-out none\n" +
-			"  lqctl port set web-nic0 --link down",
+		Example: "  lqctl port set web/nic0 --sg web --sg ssh\n  lqctl port set web/nic0 --qos-in 100M --qos-out none\n" +
+			"  lqctl port set web/nic0 --link down",
 		Args:              exactly("NAME"),
 		ValidArgsFunction: completeArgs(1, s.portNames),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -24,14 +24,14 @@ func TestPorts(t *testing.T) {
 	golden(t, "port-show-vip.txt", b.ok("port", "show", "vip"))
 	golden(t, "port-list.txt", b.ok("port", "list"))
 	for args, want := range map[string]string{
-		"--network lan":         "db-nic0\nvip\nweb-nic0\n",
-		"--vm web":              "web-nic0\n",
-		"--node host1":          "db-nic0\nweb-nic0\n",
-		"--sg web":              "vip\nweb-nic0\n",
-		"--sg web --vm web":     "web-nic0\n",
+		"--network lan":         "db/nic0\nvip\nweb/nic0\n",
+		"--vm web":              "web/nic0\n",
+		"--node host1":          "db/nic0\nweb/nic0\n",
+		"--sg web":              "vip\nweb/nic0\n",
+		"--sg web --vm web":     "web/nic0\n",
 		"-l a=b":                "vip\n",
 		"--project elsewhere":   "",
-		"--vm db --network lan": "db-nic0\n",
+		"--vm db --network lan": "db/nic0\n",
 	} {
 		if got := b.ok(append([]string{"port", "list", "-o", "name"}, strings.Fields(args)...)...); got != want {
 			t.Errorf("%s: %q", args, got)
@@ -44,7 +44,7 @@ func TestPorts(t *testing.T) {
 	}
 	golden(t, "port-set.json", b.ok("port", "show", "vip", "-o", "json"))
 	b.fails(failure.ExitConflict, []string{"port", "set", "vip", "--ip", "10.4.0.2"}, "is taken")
-	b.fails(failure.ExitState, []string{"port", "delete", "web-nic0"}, "is NIC nic0")
+	b.fails(failure.ExitState, []string{"port", "delete", "web/nic0"}, "is NIC nic0")
 	if got := b.ok("port", "delete", "vip"); got != "vip deleted (0s)\n" {
 		t.Errorf("%q", got)
 	}
@@ -61,16 +61,16 @@ func TestPortShow(t *testing.T) {
 		&networkv1.ObservedAddress{IpAddress: "fe80::1", Source: networkv1.ObservedAddressSource_OBSERVED_ADDRESS_SOURCE_NEIGHBOUR, ObserveTime: timestamppb.New(fakeapi.Epoch.Add(4 * time.Minute))},
 		&networkv1.ObservedAddress{IpAddress: "10.0.0.9", Source: networkv1.ObservedAddressSource_OBSERVED_ADDRESS_SOURCE_GUEST_AGENT})
 	p.Status.SecurityGroups = append(p.Status.SecurityGroups, &networkv1.AppliedSecurityGroup{SecurityGroupId: "gone", Generation: 7})
-	golden(t, "port-show.txt", b.ok("port", "show", "web-nic0"))
-	b.server.Stats["web-nic0"] = &networkv1.GetPortStatsResponse{
+	golden(t, "port-show.txt", b.ok("port", "show", "web/nic0"))
+	b.server.Stats[p.GetMeta().GetId()] = &networkv1.GetPortStatsResponse{
 		ReceiveBytes: 3 << 20, ReceivePackets: 2048, TransmitBytes: 100, TransmitPackets: 1, IngressDeniedPackets: 7, EgressDeniedPackets: 8, SpoofedPackets: 9, ObserveTime: timestamppb.New(fakeapi.Epoch),
 	}
-	golden(t, "port-stats.txt", b.ok("port", "stats", "web-nic0"))
-	if got := b.ok("port", "stats", "db-nic0"); !strings.Contains(got, "never") {
+	golden(t, "port-stats.txt", b.ok("port", "stats", "web/nic0"))
+	if got := b.ok("port", "stats", "db/nic0"); !strings.Contains(got, "never") {
 		t.Error(got)
 	}
 	var stats networkv1.GetPortStatsResponse
-	if err := protojson.Unmarshal([]byte(b.ok("port", "stats", "web-nic0", "-o", "json")), &stats); err != nil || stats.GetSpoofedPackets() != 9 {
+	if err := protojson.Unmarshal([]byte(b.ok("port", "stats", "web/nic0", "-o", "json")), &stats); err != nil || stats.GetSpoofedPackets() != 9 {
 		t.Errorf("%v %v", err, &stats)
 	}
 	b.ok("port", "create", "vip", "--network", "lan")
@@ -93,30 +93,30 @@ func TestPortRefuses(t *testing.T) {
 		"create p --trunk-vlan 4095":                                                 "--trunk-vlan 4095 is no tag",
 		"create p --extra-address 10.4.0.1/24":                                       "write 10.4.0.0/24",
 		"create p --label x":                                                         "not of the form key=value",
-		"set web-nic0":                                                               "nothing to change",
-		"set web-nic0 --label x":                                                     "neither key=value nor key-",
-		"set web-nic0 --network lan":                                                 "unknown flag --network",
-		"why web-nic0":                                                               "give either --in or --out",
-		"why web-nic0 --in --out":                                                    "give either --in or --out",
-		"why web-nic0 --in --proto tcp":                                              "--from is missing",
-		"why web-nic0 --out --proto tcp":                                             "--to is missing",
-		"why web-nic0 --in --from 10.0.0.1":                                          "--proto is missing",
-		"why web-nic0 --in --to 10.0.0.1":                                            "name the other side with --from",
-		"why web-nic0 --out --from 10.0.0.1":                                         "name the other side with --to",
-		"why web-nic0 --in --from 10.0.0.0/8 --proto tcp --port 80":                  `"10.0.0.0/8" is no IP address`,
-		"why web-nic0 --in --from 10.0.0.1 --proto tcp":                              "--port is missing",
-		"why web-nic0 --in --from 10.0.0.1 --proto tcp --port 0":                     "--port 0 is no port",
-		"why web-nic0 --in --from 10.0.0.1 --proto tcp --port 65536":                 "--port 65536 is no port",
-		"why web-nic0 --in --from 10.0.0.1 --proto tcp:80-90":                        "more than one packet",
-		"why web-nic0 --in --from 10.0.0.1 --proto any":                              "more than one packet",
-		"why web-nic0 --in --from 10.0.0.1 --proto icmp --port 80":                   "--port is for tcp, udp and sctp",
-		"why web-nic0 --in --from 10.0.0.1 --proto tcp --port 1 --icmp-type 8":       "are for icmp and icmpv6",
-		"why web-nic0 --in --from 10.0.0.1 --proto icmp --icmp-code 0":               "--icmp-code needs --icmp-type",
-		"why web-nic0 --in --from 10.0.0.1 --proto icmp --icmp-type 256":             "are 0-255",
-		"why web-nic0 --in --from 10.0.0.1 --proto icmpv6 --icmp-type 1":             "write icmp",
-		"why web-nic0 --in --from 10.0.0.1 --proto 256":                              "numbers are 0-255",
-		"why web-nic0 --in --from 10.0.0.1 --proto tcp --port 1 --local 2001:db8::1": "is no IPv4 address",
-		"whi web-nic0":                                                               `did you mean "why"?`,
+		"set web/nic0":                                                               "nothing to change",
+		"set web/nic0 --label x":                                                     "neither key=value nor key-",
+		"set web/nic0 --network lan":                                                 "unknown flag --network",
+		"why web/nic0":                                                               "give either --in or --out",
+		"why web/nic0 --in --out":                                                    "give either --in or --out",
+		"why web/nic0 --in --proto tcp":                                              "--from is missing",
+		"why web/nic0 --out --proto tcp":                                             "--to is missing",
+		"why web/nic0 --in --from 10.0.0.1":                                          "--proto is missing",
+		"why web/nic0 --in --to 10.0.0.1":                                            "name the other side with --from",
+		"why web/nic0 --out --from 10.0.0.1":                                         "name the other side with --to",
+		"why web/nic0 --in --from 10.0.0.0/8 --proto tcp --port 80":                  `"10.0.0.0/8" is no IP address`,
+		"why web/nic0 --in --from 10.0.0.1 --proto tcp":                              "--port is missing",
+		"why web/nic0 --in --from 10.0.0.1 --proto tcp --port 0":                     "--port 0 is no port",
+		"why web/nic0 --in --from 10.0.0.1 --proto tcp --port 65536":                 "--port 65536 is no port",
+		"why web/nic0 --in --from 10.0.0.1 --proto tcp:80-90":                        "more than one packet",
+		"why web/nic0 --in --from 10.0.0.1 --proto any":                              "more than one packet",
+		"why web/nic0 --in --from 10.0.0.1 --proto icmp --port 80":                   "--port is for tcp, udp and sctp",
+		"why web/nic0 --in --from 10.0.0.1 --proto tcp --port 1 --icmp-type 8":       "are for icmp and icmpv6",
+		"why web/nic0 --in --from 10.0.0.1 --proto icmp --icmp-code 0":               "--icmp-code needs --icmp-type",
+		"why web/nic0 --in --from 10.0.0.1 --proto icmp --icmp-type 256":             "are 0-255",
+		"why web/nic0 --in --from 10.0.0.1 --proto icmpv6 --icmp-type 1":             "write icmp",
+		"why web/nic0 --in --from 10.0.0.1 --proto 256":                              "numbers are 0-255",
+		"why web/nic0 --in --from 10.0.0.1 --proto tcp --port 1 --local 2001:db8::1": "is no IPv4 address",
+		"whi web/nic0":                                                               `did you mean "why"?`,
 	} {
 		b.fails(failure.ExitUsage, append([]string{"port"}, strings.Fields(args)...), want)
 	}
@@ -130,11 +130,11 @@ func TestPortWhy(t *testing.T) {
 	b := newBench(t)
 	b.lan()
 	for _, step := range []struct{ args, out string }{
-		{"web-nic0 --in --proto tcp --port 80 --from 198.51.100.7", "allowed (RULE): a rule allows it\n  by group web: --in tcp:80 --from 0.0.0.0/0\n"},
-		{"web-nic0 --in --proto tcp:5432 --from 10.4.0.2", "allowed (RULE): a rule allows it\n  by group web: --in tcp:5432 --from sg/web (among us), as the other side is port web-nic0\n"},
-		{"web-nic0 --in --proto tcp --port 22 --from 198.51.100.7", "dropped (NO_RULE): no rule of its groups allows it\n  to allow it: lqctl sg rule add web --in tcp:22 --from 198.51.100.7/32\n"},
-		{"web-nic0 --in --proto icmp --icmp-type 8 --from 10.4.0.3", "dropped (NO_RULE): no rule of its groups allows it\n  to allow it: lqctl sg rule add web --in icmp:8 --from 10.4.0.3/32\n"},
-		{"web-nic0 --out --proto udp --port 53 --to 192.0.2.53", "allowed (EGRESS_DEFAULT): what goes out and no rule allows passes\n"},
+		{"web/nic0 --in --proto tcp --port 80 --from 198.51.100.7", "allowed (RULE): a rule allows it\n  by group web: --in tcp:80 --from 0.0.0.0/0\n"},
+		{"web/nic0 --in --proto tcp:5432 --from 10.4.0.2", "allowed (RULE): a rule allows it\n  by group web: --in tcp:5432 --from sg/web (among us), as the other side is port web/nic0\n"},
+		{"web/nic0 --in --proto tcp --port 22 --from 198.51.100.7", "dropped (NO_RULE): no rule of its groups allows it\n  to allow it: lqctl sg rule add web --in tcp:22 --from 198.51.100.7/32\n"},
+		{"web/nic0 --in --proto icmp --icmp-type 8 --from 10.4.0.3", "dropped (NO_RULE): no rule of its groups allows it\n  to allow it: lqctl sg rule add web --in icmp:8 --from 10.4.0.3/32\n"},
+		{"web/nic0 --out --proto udp --port 53 --to 192.0.2.53", "allowed (EGRESS_DEFAULT): what goes out and no rule allows passes\n"},
 	} {
 		if got := b.ok(append([]string{"port", "why"}, strings.Fields(step.args)...)...); got != step.out {
 			t.Errorf("%s:\n got %q\nwant %q", step.args, got, step.out)
@@ -142,15 +142,15 @@ func TestPortWhy(t *testing.T) {
 	}
 	// The remedy is a command that works.
 	b.ok("sg", "rule", "add", "web", "--in", "tcp:22", "--from", "198.51.100.7/32")
-	if got := b.ok("port", "why", "web-nic0", "--in", "--proto", "tcp", "--port", "22", "--from", "198.51.100.7"); !strings.HasPrefix(got, "allowed (RULE)") {
+	if got := b.ok("port", "why", "web/nic0", "--in", "--proto", "tcp", "--port", "22", "--from", "198.51.100.7"); !strings.HasPrefix(got, "allowed (RULE)") {
 		t.Error(got)
 	}
 	b.ok("sg", "set", "web", "--egress", "deny")
-	if got := b.ok("port", "why", "web-nic0", "--out", "--proto", "udp", "--port", "53", "--to", "192.0.2.53"); !strings.Contains(got, "dropped (NO_RULE)") || !strings.Contains(got, "lqctl sg rule add web --out udp:53 --to 192.0.2.53/32") {
+	if got := b.ok("port", "why", "web/nic0", "--out", "--proto", "udp", "--port", "53", "--to", "192.0.2.53"); !strings.Contains(got, "dropped (NO_RULE)") || !strings.Contains(got, "lqctl sg rule add web --out udp:53 --to 192.0.2.53/32") {
 		t.Error(got)
 	}
-	b.ok("port", "set", "web-nic0", "--link", "down")
-	if got := b.ok("port", "why", "web-nic0", "--in", "--proto", "47", "--from", "10.4.0.3"); got != "dropped (LINK_DOWN): the link is down\n  to allow it: lqctl port set web-nic0 --link up\n" {
+	b.ok("port", "set", "web/nic0", "--link", "down")
+	if got := b.ok("port", "why", "web/nic0", "--in", "--proto", "47", "--from", "10.4.0.3"); got != "dropped (LINK_DOWN): the link is down\n  to allow it: lqctl port set web/nic0 --link up\n" {
 		t.Errorf("%q", got)
 	}
 	b.ok("port", "create", "vip", "--network", "lan")

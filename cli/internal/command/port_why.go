@@ -31,8 +31,8 @@ func (s *session) portWhy() *cobra.Command {
 		Short: "Say whether a packet that begins a flow would pass a port, and by which rule, or what is missing",
 		Long: "Says whether a packet that begins a flow would pass a port; nothing is sent. The verdict comes first, then every rule that allows it, or\n" +
 			"the rule that would. --in is towards the guest, with the other side in --from; --out is from the guest, with it in --to.",
-		Example: "  lqctl port why web-nic0 --in --proto tcp --port 80 --from 198.51.100.7\n" +
-			"  lqctl port why web-nic0 --out --proto udp --port 53 --to 192.0.2.53\n  lqctl port why web-nic0 --in --proto icmp --icmp-type 8 --from 10.4.0.7",
+		Example: "  lqctl port why web/nic0 --in --proto tcp --port 80 --from 198.51.100.7\n" +
+			"  lqctl port why web/nic0 --out --proto udp --port 53 --to 192.0.2.53\n  lqctl port why web/nic0 --in --proto icmp --icmp-type 8 --from 10.4.0.7",
 		Args:              exactly("NAME"),
 		ValidArgsFunction: completeArgs(1, s.portNames),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -45,7 +45,10 @@ func (s *session) portWhy() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			req.Id, req.ProjectId = args[0], project
+			if req.Id, err = portRef(cmd.Context(), c, args[0], project); err != nil {
+				return err
+			}
+			req.ProjectId = project
 			resp, err := c.Ports.ExplainPacket(cmd.Context(), connect.NewRequest(req))
 			if err != nil {
 				return err
@@ -59,7 +62,7 @@ func (s *session) portWhy() *cobra.Command {
 					m.MemberPortId = names.port(m.GetMemberPortId())
 				}
 			}
-			for _, line := range render.Verdict(resp.Msg, remedyFor(cmd.Context(), c, req, resp.Msg), names.group) {
+			for _, line := range render.Verdict(resp.Msg, remedyFor(cmd.Context(), c, args[0], req, resp.Msg), names.group) {
 				fmt.Fprintln(s.Out, line)
 			}
 			return nil
@@ -156,15 +159,15 @@ func (f *packetFlags) protocol(req *networkv1.ExplainPacketRequest) error {
 }
 
 // remedyFor is the command that would let the packet pass, where a rule is what is missing.
-func remedyFor(ctx context.Context, c *api.Client, req *networkv1.ExplainPacketRequest, x *networkv1.ExplainPacketResponse) string {
+func remedyFor(ctx context.Context, c *api.Client, name string, req *networkv1.ExplainPacketRequest, x *networkv1.ExplainPacketResponse) string {
 	if x.GetAllowed() {
 		return ""
 	}
 	switch x.GetReason() {
 	case "LINK_DOWN":
-		return "lqctl port set " + req.GetId() + " --link up"
+		return "lqctl port set " + name + " --link up"
 	case "PORT_BLOCKED":
-		return "see why it is kept shut: lqctl port show " + req.GetId()
+		return "see why it is kept shut: lqctl port show " + name
 	case "NO_RULE":
 	default:
 		return ""

@@ -26,7 +26,7 @@ func (s *session) groupCommand() *cobra.Command {
 		Long: "Manages security groups. Their rules only allow, and replies pass. What comes in and no rule of any of a port's groups allows is\n" +
 			"dropped; what goes out passes unless a group says --egress deny.",
 		Example: "  lqctl sg create web --rule in=tcp:80 --rule in=tcp:443\n  lqctl sg rule add web --in tcp:22 --from 10.0.0.0/8\n" +
-			"  lqctl port set web-nic0 --sg web",
+			"  lqctl port set web/nic0 --sg web",
 	}, s.groupCreate(), s.groupList(), s.groupShow(), s.groupSet(), s.groupDelete(), s.ruleCommand())
 }
 
@@ -92,7 +92,7 @@ func (s *session) groupList() *cobra.Command {
 		Use:     "list",
 		Aliases: []string{"ls"},
 		Short:   "List security groups",
-		Example: "  lqctl sg list\n  lqctl sg list --port web-nic0 -o wide",
+		Example: "  lqctl sg list\n  lqctl sg list --port web/nic0 -o wide",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, project, err := s.dial()

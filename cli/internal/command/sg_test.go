@@ -19,7 +19,7 @@ func TestSecurityGroups(t *testing.T) {
 	golden(t, "sg-show.txt", b.ok("security-group", "show", "db"))
 	golden(t, "sg-show-web.txt", b.ok("sg", "show", "web"))
 	golden(t, "sg-list.txt", b.ok("sg", "list"))
-	if got := b.ok("sg", "list", "--port", "web-nic0", "-o", "name"); got != "web\n" {
+	if got := b.ok("sg", "list", "--port", "web/nic0", "-o", "name"); got != "web\n" {
 		t.Errorf("%q", got)
 	}
 	b.ok("sg", "create", "shut")
@@ -41,7 +41,7 @@ func TestSecurityGroups(t *testing.T) {
 func TestRules(t *testing.T) {
 	b := newBench(t)
 	b.lan()
-	const dry = "web: valid; it would change 1 port; nothing was changed\n  web-nic0\n"
+	const dry = "web: valid; it would change 1 port; nothing was changed\n  web/nic0\n"
 	if got := b.ok("sg", "rule", "add", "web", "--in", "udp:53", "--dry-run"); got != dry {
 		t.Errorf("%q", got)
 	}

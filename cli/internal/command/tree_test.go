@@ -69,16 +69,17 @@ func TestCompletion(t *testing.T) {
 	}
 	b.ok("sg", "create", "web")
 	b.ok("port", "create", "vip", "--network", "lan", "--sg", "web")
+	b.ok("vm", "create", "n", "--nic", "network=lan,sg=web", "--no-wait")
 	for args, want := range map[string]string{
-		"vm show ":                  "web db",
+		"vm show ":                  "web db n",
 		"vm show web ":              "",
-		"vm delete web ":            "web db",
+		"vm delete web ":            "web db n",
 		"node cordon ":              "host1",
 		"vm create x --node ":       "host1",
 		"network show ":             "lan wide office",
 		"network delete lan ":       "lan wide office",
 		"port create x --network ":  "lan wide office",
-		"port why ":                 "vip",
+		"port why ":                 "vip n/nic0",
 		"port list --sg ":           "web",
 		"port create x --link ":     "up down",
 		"sg rule add ":              "web",

@@ -31,7 +31,7 @@ func TestDefaultNIC(t *testing.T) {
 	b.withDriver()
 	b.server.Nodes = append(b.server.Nodes, &computev1.Node{Meta: &metav1.ObjectMeta{Id: "node-2", Name: "host2", Labels: map[string]string{"zone": "b"}}})
 	b.ok("vm", "create", "web")
-	if n := b.server.VMs[0].GetSpec().GetNics(); len(n) != 1 || n[0].GetNetwork().GetNetwork() != "default" || n[0].GetName() != "nic0" || b.server.Ports[0].GetMeta().GetName() != "web-nic0" {
+	if n := b.server.VMs[0].GetSpec().GetNics(); len(n) != 1 || n[0].GetNetwork().GetNetwork() != "default" || n[0].GetName() != "nic0" || b.server.Ports[0].GetMeta().GetName() != "nic0" {
 		t.Errorf("%v", n)
 	}
 	b.ok("vm", "delete", "web")
@@ -73,7 +73,7 @@ func TestNICs(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	b.ok("vm", "nic", "remove", "web", "front")
-	if got := b.ok("port", "list", "-o", "name"); got != "db-nic0\nvip\nweb-nic1\n" {
+	if got := b.ok("port", "list", "-o", "name"); got != "db/nic0\nvip\nweb/nic1\n" {
 		t.Errorf("%q", got)
 	}
 	b.fails(failure.ExitConflict, []string{"vm", "nic", "add", "web", "user,name=nic1"}, "has an interface \"nic1\" already")

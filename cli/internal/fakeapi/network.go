@@ -116,12 +116,30 @@ func (s *Server) addNetwork(in *networkv1.Network) (*networkv1.Network, error) {
 			}
 		}
 	}
+	if err := s.resolve(spec.GetForwards(), &networkv1.Network{Meta: meta}); err != nil {
+		return nil, err
+	}
 	n := &networkv1.Network{Meta: meta, Spec: spec, Status: &networkv1.NetworkStatus{Phase: networkv1.NetworkPhase_NETWORK_PHASE_PENDING}}
 	if spec.GetType() == networkv1.NetworkType_NETWORK_TYPE_VXLAN {
 		n.Status.Vni = max(spec.GetVni(), 4097)
 	}
 	s.Networks = append(s.Networks, n)
 	return n, nil
+}
+
+// resolve puts ids in place of names of ports, which must be in the network. Called under Lock.
+func (s *Server) resolve(forwards []*networkv1.NetworkForward, n *networkv1.Network) error {
+	for i, f := range forwards {
+		if f.GetPortId() == "" {
+			continue
+		}
+		p, err := s.port(f.GetPortId(), n.GetMeta().GetProjectId())
+		if err != nil || p.GetSpec().GetNetworkId() != n.GetMeta().GetId() {
+			return fault.Invalid(fault.Violation{Field: fmt.Sprintf("network.spec.forwards[%d].port_id", i), Description: fmt.Sprintf("there is no port %q in the network", f.GetPortId())})
+		}
+		f.Target = &networkv1.NetworkForward_PortId{PortId: p.GetMeta().GetId()}
+	}
+	return nil
 }
 
 // view is a network with what is counted of it. Called under Lock.
@@ -221,6 +239,9 @@ func (n networks) UpdateNetwork(_ context.Context, req *connect.Request[networkv
 		default:
 			return nil, fault.Invalid(fault.Violation{Field: "update_mask", Description: p + " cannot change"})
 		}
+	}
+	if err := n.resolve(spec.GetForwards(), have); err != nil {
+		return nil, err
 	}
 	if err := changed(have.GetMeta(), in.GetMeta().GetEtag(), !proto.Equal(spec, have.GetSpec())); err != nil {
 		return nil, err

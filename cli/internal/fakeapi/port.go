@@ -24,16 +24,28 @@ type ports struct {
 }
 
 func (s *Server) port(id, project string) (*networkv1.Port, error) {
-	return named(s.Ports, id, project, metav1.Reason_REASON_NOT_FOUND, "port")
+	if i := slices.IndexFunc(s.Ports, func(p *networkv1.Port) bool { return p.GetMeta().GetId() == id }); i >= 0 {
+		return s.Ports[i], nil
+	}
+	return named(s.standing(), id, project, metav1.Reason_REASON_NOT_FOUND, "port")
+}
+
+// standing are the ports that stand by themselves: the name of one that lives with a VM is its NIC's, and names nothing. Called under Lock.
+func (s *Server) standing() []*networkv1.Port {
+	return slices.DeleteFunc(slices.Clone(s.Ports), func(p *networkv1.Port) bool { return p.GetStatus().GetOwnerVmId() != "" })
 }
 
 // addPort makes a port with addresses that nobody has. Called under Lock.
-func (s *Server) addPort(in *networkv1.Port) (*networkv1.Port, error) {
+func (s *Server) addPort(in *networkv1.Port, owner string) (*networkv1.Port, error) {
 	n, err := s.network(in.GetSpec().GetNetworkId(), in.GetMeta().GetProjectId())
 	if err != nil {
 		return nil, err
 	}
-	meta, err := admitNew(s, s.Ports, in.GetMeta(), "port")
+	others := s.standing()
+	if owner != "" {
+		others = nil
+	}
+	meta, err := admitNew(s, others, in.GetMeta(), "port")
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +55,7 @@ func (s *Server) addPort(in *networkv1.Port) (*networkv1.Port, error) {
 	if spec.SecurityGroupIds, err = s.groupIDs(spec.GetSecurityGroupIds(), meta.GetProjectId()); err != nil {
 		return nil, err
 	}
-	p := &networkv1.Port{Meta: meta, Spec: spec, Status: &networkv1.PortStatus{Phase: networkv1.PortPhase_PORT_PHASE_IDLE, Mac: spec.GetMac()}}
+	p := &networkv1.Port{Meta: meta, Spec: spec, Status: &networkv1.PortStatus{Phase: networkv1.PortPhase_PORT_PHASE_IDLE, Mac: spec.GetMac(), OwnerVmId: owner}}
 	if p.GetStatus().GetMac() == "" {
 		p.Status.Mac = fmt.Sprintf("52:54:00:00:00:%02x", s.made)
 	}
@@ -98,30 +110,31 @@ func (s *Server) plug(vm *computev1.VM) error {
 			continue
 		}
 		wanted[nic.GetName()] = true
-		if s.portOf(id, nic.GetName()) != nil {
+		if p := s.portOf(id, nic.GetName()); p != nil {
+			nic.Mac = p.GetStatus().GetMac()
 			continue
 		}
 		p, err := s.port(a.GetPort(), vm.GetMeta().GetProjectId())
 		if a.GetPort() == "" {
 			p, err = s.addPort(&networkv1.Port{
-				Meta: &metav1.ObjectMeta{Name: vm.GetMeta().GetName() + "-" + nic.GetName(), ProjectId: vm.GetMeta().GetProjectId()},
+				Meta: &metav1.ObjectMeta{Name: nic.GetName(), ProjectId: vm.GetMeta().GetProjectId()},
 				Spec: &networkv1.PortSpec{NetworkId: a.GetNetwork(), Mac: nic.GetMac(), IpAddresses: a.GetIpAddresses(), SecurityGroupIds: a.GetSecurityGroups()},
-			})
+			}, id)
 		}
 		if err != nil {
 			return err
 		}
-		if a.GetPort() == "" {
-			p.Status.OwnerVmId = id
-		}
+		nic.Mac = p.GetStatus().GetMac()
 		p.Status.Binding = &networkv1.PortBinding{VmId: id, NicName: nic.GetName(), NodeId: "node-1", Device: "tap" + p.GetMeta().GetId(), Epoch: 1}
 		p.Status.Phase = networkv1.PortPhase_PORT_PHASE_UP
 		for _, g := range p.GetSpec().GetSecurityGroupIds() {
 			p.Status.SecurityGroups = append(p.Status.SecurityGroups, &networkv1.AppliedSecurityGroup{SecurityGroupId: g, Generation: 1})
 		}
-		p.Status.ObservedAddresses = []*networkv1.ObservedAddress{{
-			IpAddress: p.GetStatus().GetIpAddresses()[0], Source: networkv1.ObservedAddressSource_OBSERVED_ADDRESS_SOURCE_LEASE, ObserveTime: timestamppb.New(Epoch),
-		}}
+		for _, a := range p.GetStatus().GetIpAddresses() {
+			p.Status.ObservedAddresses = append(p.Status.ObservedAddresses, &networkv1.ObservedAddress{
+				IpAddress: a, Source: networkv1.ObservedAddressSource_OBSERVED_ADDRESS_SOURCE_LEASE, ObserveTime: timestamppb.New(Epoch),
+			})
+		}
 	}
 	s.Ports = slices.DeleteFunc(s.Ports, func(p *networkv1.Port) bool {
 		b := p.GetStatus().GetBinding()
@@ -154,7 +167,7 @@ func (s *Server) portOf(vm, nic string) *networkv1.Port {
 func (p ports) CreatePort(_ context.Context, req *connect.Request[networkv1.CreatePortRequest]) (*connect.Response[networkv1.CreatePortResponse], error) {
 	p.Lock()
 	defer p.Unlock()
-	made, err := p.addPort(req.Msg.GetPort())
+	made, err := p.addPort(req.Msg.GetPort(), "")
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +290,7 @@ func (p ports) GetPortStats(_ context.Context, req *connect.Request[networkv1.Ge
 	if have.GetStatus().GetBinding().GetVmId() == "" {
 		return nil, fault.New(metav1.Reason_REASON_WRONG_STATE, "port %s is on no node", have.GetMeta().GetName()).WithRemedy("start the VM that uses it")
 	}
-	stats := p.Stats[have.GetMeta().GetName()]
+	stats := p.Stats[have.GetMeta().GetId()]
 	if stats == nil {
 		stats = &networkv1.GetPortStatsResponse{}
 	}

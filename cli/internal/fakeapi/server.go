@@ -60,7 +60,7 @@ type Server struct {
 	Networks  []*networkv1.Network
 	Ports     []*networkv1.Port
 	Groups    []*networkv1.SecurityGroup
-	// Stats are the counters of ports, by name.
+	// Stats are the counters of ports, by id.
 	Stats map[string]*networkv1.GetPortStatsResponse
 	// Secrets are those of the pool that was created last; Masks those of pools' changes.
 	Secrets map[string][]byte

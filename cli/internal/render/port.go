@@ -13,6 +13,8 @@ import (
 // PortNames gives people names for the ids that ports hold.
 type PortNames struct {
 	Network, VM, Node func(id string) string
+	// Port is what a port is called by.
+	Port func(*networkv1.Port) string
 	// Group also gives a group's generation as wanted; 0 = not known.
 	Group func(id string) (string, int64)
 }
@@ -21,7 +23,7 @@ type PortNames struct {
 func PortColumns(now func() time.Time, names PortNames) []Column[*networkv1.Port] {
 	type port = *networkv1.Port
 	return []Column[port]{
-		{Title: "NAME", Value: func(p port) string { return p.GetMeta().GetName() }},
+		{Title: "NAME", Value: names.Port},
 		{Title: "STATUS", Value: portPhase},
 		{Title: "NETWORK", Value: func(p port) string { return names.Network(p.GetSpec().GetNetworkId()) }},
 		{Title: "IP", Value: func(p port) string { return strings.Join(p.GetStatus().GetIpAddresses(), ",") }},
@@ -64,7 +66,7 @@ func portMAC(p *networkv1.Port) string {
 func PortFields(p *networkv1.Port, names PortNames, now time.Time) []Field {
 	m, s, st := p.GetMeta(), p.GetSpec(), p.GetStatus()
 	fields := []Field{
-		{"Name", m.GetName()},
+		{"Name", names.Port(p)},
 		{"ID", m.GetId()},
 		{"Project", m.GetProjectId()},
 		{"Status", portPhase(p)},

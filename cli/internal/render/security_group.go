@@ -62,6 +62,9 @@ func SecurityGroup(w io.Writer, g *networkv1.SecurityGroup, name, node func(id s
 		behind = append(behind, node(id))
 	}
 	for _, id := range st.GetReferringSecurityGroupIds() {
+		if id == m.GetId() {
+			continue // itself
+		}
 		referring = append(referring, name(id))
 	}
 	fields := []Field{
