@@ -154,7 +154,7 @@ func TestPortWhy(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	b.ok("port", "create", "vip", "--network", "lan")
-	if got := b.ok("port", "why", "vip", "--in", "--proto", "tcp", "--port", "80", "--from", "10.4.0.3"); !strings.Contains(got, "a change is on its way") {
+	if got := b.ok("port", "why", "vip", "--in", "--proto", "tcp", "--port", "80", "--from", "10.4.0.3"); !strings.Contains(got, "not in force on a node now") {
 		t.Error(got)
 	}
 	var x networkv1.ExplainPacketResponse

@@ -50,7 +50,11 @@ func (n networks) GetNetworkTopology(_ context.Context, req *connect.Request[net
 			continue
 		}
 		id := p.GetMeta().GetId()
-		add(p.GetMeta(), port, p.GetStatus().GetPhase().String()[len("PORT_PHASE_"):], map[string]string{"ip": p.GetStatus().GetIpAddresses()[0], "mac": p.GetStatus().GetMac()})
+		facts := map[string]string{"ip": p.GetStatus().GetIpAddresses()[0], "mac": p.GetStatus().GetMac()}
+		if nic := p.GetStatus().GetBinding().GetNicName(); nic != "" {
+			facts["nic"] = nic
+		}
+		add(p.GetMeta(), port, p.GetStatus().GetPhase().String()[len("PORT_PHASE_"):], facts)
 		link(id, port, p.GetSpec().GetNetworkId(), network, "")
 		for _, g := range p.GetSpec().GetSecurityGroupIds() {
 			link(id, port, g, group, "")

@@ -208,7 +208,7 @@ func Verdict(x *networkv1.ExplainPacketResponse, remedy string, name func(id str
 		lines = append(lines, oneLine("  to allow it: "+remedy))
 	}
 	if !x.GetInForce() {
-		lines = append(lines, "  a change is on its way: on the node it is not so yet")
+		lines = append(lines, "  not in force on a node now: a change is on its way, or the port is on none")
 	}
 	return lines
 }

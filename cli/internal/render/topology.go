@@ -104,6 +104,13 @@ func (t *topology) portsOn(network, node string) []string {
 				by[place] = append(by[place], port)
 			}
 		}
+		called := map[string]string{}
+		for _, port := range slices.Concat(slices.Collect(maps.Values(by))...) {
+			called[port] = t.name(port)
+		}
+		for _, ports := range by {
+			slices.SortFunc(ports, func(a, b string) int { return cmp.Or(cmp.Compare(called[a], called[b]), cmp.Compare(a, b)) })
+		}
 		t.located[network] = by
 	}
 	return by[node]
@@ -234,9 +241,16 @@ func (t *topology) groupLine(g string) string {
 	return text
 }
 
+// name is what a thing is called by; a port that lives with a VM, and has the name of its NIC, as VM/NIC.
 func (t *topology) name(id string) string {
-	if n := t.things[id].GetName(); n != "" {
-		return n
+	v := t.things[id]
+	if v.GetKind() == topoPort && v.GetName() != "" && v.GetAttributes()["nic"] == v.GetName() {
+		if users := t.from(id, topoVM); len(users) == 1 {
+			return t.name(users[0]) + "/" + v.GetName()
+		}
+	}
+	if v.GetName() != "" {
+		return v.GetName()
 	}
 	return id
 }
