@@ -97,7 +97,9 @@ func (l *launched) kill(t testing.TB) {
 
 // The contract of the SDK, against the real kernel.
 func TestConformance(t *testing.T) {
-	conformance.Test(t, conformance.Options{Plugin: host.Spec{Dir: build(t)}, Brief: true})
+	conformance.Test(t, conformance.Options{
+		Plugin: host.Spec{Dir: build(t)}, Brief: true, Network: conformance.NetworkOptions{Packets: &conformance.PacketOptions{}},
+	})
 	if left := leftovers(t); left != "" {
 		t.Error("left behind:", left)
 	}

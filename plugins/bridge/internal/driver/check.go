@@ -38,6 +38,9 @@ func (d *Driver) CheckNetwork(ctx context.Context, req *driverv1.CheckNetworkReq
 		}
 	}
 	if req.GetRepair() && len(drifts) > 0 {
+		if err := d.mine(ctx); err != nil {
+			return nil, err
+		}
 		if err := d.restore(ctx); err != nil {
 			return nil, err
 		}

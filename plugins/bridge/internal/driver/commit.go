@@ -9,6 +9,9 @@ import (
 // commit puts a state in force and records it. The kernel comes first: a plugin killed in between finds the old records, puts the old state in force again, and is told
 // the new one again. Needs mu.
 func (d *Driver) commit(ctx context.Context, next *record.State) error {
+	if err := d.mine(ctx); err != nil {
+		return err
+	}
 	old := d.state
 	if err := d.sets.Add(old, next); err != nil {
 		return failed("address sets", err)

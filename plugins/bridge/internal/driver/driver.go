@@ -43,6 +43,8 @@ type Driver struct {
 	inactive string           // why the first layer is not in force; empty = it is
 	foreign  map[string]string
 	stop     func() // of the watchers
+	owner    owner
+	owned    bool
 }
 
 // New makes a driver; set BasePlugin before it is served.
@@ -72,20 +74,9 @@ func (d *Driver) ConfigureDriver(ctx context.Context, c *sdk.Config) (*driverv1.
 	defer d.mu.Unlock()
 	d.host, d.dir, d.uplinks = c.Host, record.Dir(dir), cfg.Uplinks
 	d.tools = probe(ctx, &d.kernel)
-	state, err := d.dir.Load()
-	if err != nil {
-		return nil, fault.New(metav1.Reason_REASON_BACKEND_FAILED, "%w", err).WithRemedy("a record is damaged: what it says stays in force; remove the file, and the agent says it anew")
+	if err := d.begin(ctx); err != nil {
+		return nil, err
 	}
-	d.state = state
-	d.inForce = nil
-	d.look()
-	d.neighbours(ctx)
-	if err := d.restore(ctx); err != nil {
-		d.unwell("RESTORE_FAILED", err)
-	} else {
-		d.well()
-	}
-	d.watch()
 	return &driverv1.GetCapabilitiesResponse{Network: d.tools.capabilities(cfg.Uplinks)}, nil
 }
 

@@ -152,6 +152,9 @@ func (d *Driver) DeleteNetwork(ctx context.Context, req *driverv1.DeleteNetworkR
 	if used := d.state.InterfacesOf(id); len(used) > 0 {
 		return nil, wrongState("interface %s is attached to network %s", used[0], id).WithRemedy("detach its interfaces first")
 	}
+	if err := d.mine(ctx); err != nil {
+		return nil, err
+	}
 	if err := d.unserve(ctx, have); err != nil {
 		return nil, err
 	}

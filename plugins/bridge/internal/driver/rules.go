@@ -59,7 +59,7 @@ func (d *Driver) ApplyRuleSet(ctx context.Context, req *driverv1.ApplyRuleSetReq
 }
 
 // UpdateAddressSet changes an address set; rules that refer to it stay as they are.
-func (d *Driver) UpdateAddressSet(_ context.Context, req *driverv1.UpdateAddressSetRequest) (*driverv1.UpdateAddressSetResponse, error) {
+func (d *Driver) UpdateAddressSet(ctx context.Context, req *driverv1.UpdateAddressSetRequest) (*driverv1.UpdateAddressSetResponse, error) {
 	id := req.GetAddressSetId()
 	if err := checkIDs("address_set_id", id); err != nil {
 		return nil, err
@@ -73,6 +73,9 @@ func (d *Driver) UpdateAddressSet(_ context.Context, req *driverv1.UpdateAddress
 	defer d.mu.Unlock()
 	if have := d.state.Sets[id]; have != nil && !d.ours(have.GetMark()) {
 		return nil, notOurs("address set", id)
+	}
+	if err := d.mine(ctx); err != nil {
+		return nil, err
 	}
 	u, err := d.registry().PlanUpdateSet(req)
 	if err != nil {
