@@ -134,7 +134,8 @@ func (n *Network) zones(t Tables, f family, extra []netip.Prefix) {
 			t.add("raw", "LQ-ZONE-OUT", fmt.Sprintf("-s %s -o %s -j CT --zone %d", c, n.Bridge, n.Zone))
 		}
 	}
-	t.add("raw", "LQ-ZONE", fmt.Sprintf("-i %s -j CT --zone-orig %d", n.Bridge, n.Zone))
+	t.add("raw", "LQ-ZONE", fmt.Sprintf("-i %s -m mark --mark 0x%x/0x%x -j CT --zone-orig %d", n.Bridge, markNode, markNode, n.Zone))
+	t.add("raw", "LQ-ZONE", fmt.Sprintf("-i %s -j CT --zone %d", n.Bridge, n.Zone))
 	t.add("raw", "LQ-ZONE-OUT", fmt.Sprintf("-o %s -j CT --zone-orig %d", n.Bridge, n.Zone))
 }
 

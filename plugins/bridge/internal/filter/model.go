@@ -59,6 +59,7 @@ type RuleSet struct {
 const (
 	markOut     = 0x10000000 // the sender may send it
 	markIn      = 0x20000000 // the receiver may receive it
+	markNode    = 0x40000000 // the frame is for the node itself: to be routed, unless it is for an address of the network
 	markNetwork = 0x0fff0000
 	markAll     = 0xffff0000
 	shift       = 16

@@ -163,6 +163,9 @@ func (p *Port) guard(lie string) (rules []string) {
 		}
 	}
 	local := linkLocal(p.MAC)
+	if p.Network.MAC != "" {
+		add("ether daddr %s meta mark set 0x%08x", p.Network.MAC, markNode)
+	}
 	add("ether saddr != %s %s", p.MAC, lie)
 	add("ether type 8021q %s", lie)
 	add("ether type 8021ad %s", lie)
