@@ -3,7 +3,6 @@ package filter
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/name"
 	"github.com/limiquantix/limiquantix/plugins/kit/netspec"
@@ -49,7 +48,7 @@ func (m *Model) tables(f family) Tables {
 	}
 	m.base(t, f)
 	for _, n := range m.Networks {
-		n.zones(t, f, m.extra(n))
+		n.zones(t, f)
 		n.marks(t, f)
 		n.nat(t, f)
 	}
@@ -109,29 +108,13 @@ func (m *Model) base(t Tables, f family) {
 	t.add("filter", "LQ-FORWARD", fmt.Sprintf("-i %s -m mark --mark 0x%x/0x%x -j ACCEPT", bridges, markOut, markOut), "-o "+bridges+" -j ACCEPT")
 }
 
-// extra are the ranges that the network's ports may send from beside their addresses, each once.
-func (m *Model) extra(n *Network) (of []netip.Prefix) {
-	for _, p := range m.Ports {
-		for _, e := range p.Extra {
-			if p.Network == n && !slices.Contains(of, e) {
-				of = append(of, e)
-			}
-		}
-	}
-	return of
-}
-
-// zones keep a network's connections apart from all others. What stays in the network is in its zone whole; what leaves it is there in the guest's direction only,
-// because the answers come by a device that knows no networks. What ports may send from besides stays in the network too.
-func (n *Network) zones(t Tables, f family, extra []netip.Prefix) {
-	inside := extra
+// zones keep a network's connections apart from all others. What stays in the network is in its zone whole, whatever its addresses; what is addressed to the node and to no address of
+// the network leaves it, and is there in the guest's direction only, because the answers come by a device that knows no networks.
+func (n *Network) zones(t Tables, f family) {
 	for _, s := range n.Subnets {
-		inside = append(inside, s.CIDR)
-	}
-	for _, c := range inside {
-		if f.prefix(c) {
-			t.add("raw", "LQ-ZONE", fmt.Sprintf("-d %s -i %s -j CT --zone %d", c, n.Bridge, n.Zone))
-			t.add("raw", "LQ-ZONE-OUT", fmt.Sprintf("-s %s -o %s -j CT --zone %d", c, n.Bridge, n.Zone))
+		if f.prefix(s.CIDR) {
+			t.add("raw", "LQ-ZONE", fmt.Sprintf("-d %s -i %s -j CT --zone %d", s.CIDR, n.Bridge, n.Zone))
+			t.add("raw", "LQ-ZONE-OUT", fmt.Sprintf("-s %s -o %s -j CT --zone %d", s.CIDR, n.Bridge, n.Zone))
 		}
 	}
 	t.add("raw", "LQ-ZONE", fmt.Sprintf("-i %s -m mark --mark 0x%x/0x%x -j CT --zone-orig %d", n.Bridge, markNode, markNode, n.Zone))
