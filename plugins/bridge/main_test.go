@@ -16,6 +16,9 @@ import (
 const inside = "LQ_TEST_INSIDE"
 
 func TestMain(m *testing.M) {
+	if what := os.Getenv(probes); what != "" {
+		os.Exit(probe(what))
+	}
 	if frames := os.Getenv(sendFrames); frames != "" {
 		os.Exit(send(frames))
 	}

@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 
+	"github.com/limiquantix/limiquantix/plugins/bridge/internal/name"
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/record"
 )
 
@@ -73,8 +74,17 @@ func (d *Driver) restore(ctx context.Context) error {
 
 // ensureLinks makes a network's devices, and what it serves. Needs mu.
 func (d *Driver) ensureLinks(ctx context.Context, s *record.State, id string) error {
-	if err := linkNetwork(s.Networks[id]).Ensure(); err != nil {
+	n := linkNetwork(s.Networks[id])
+	anew := n.Missing()
+	if err := n.Ensure(); err != nil {
 		return failed("network "+id, err)
+	}
+	if anew { // somebody removed it, and guests' devices hang loose
+		for _, i := range s.InterfacesOf(id) {
+			if err := n.Rejoin(name.Tap(i)); err != nil {
+				return failed("interface "+i, err)
+			}
+		}
 	}
 	return d.serve(ctx, s, id)
 }

@@ -119,6 +119,25 @@ func (n *Network) Steps() (steps []Step, err error) {
 	return steps, nil
 }
 
+// Missing reports whether the bridge is not there.
+func (n *Network) Missing() bool {
+	br, err := find(n.Bridge)
+	return err == nil && br == nil
+}
+
+// Rejoin puts a device back into the bridge that it lost with the bridge before. One that is not there, or in another bridge, is left alone.
+func (n *Network) Rejoin(tap string) error {
+	dev, err := find(tap)
+	if err != nil || dev == nil || dev.Attrs().MasterIndex != 0 {
+		return err
+	}
+	br, err := find(n.Bridge)
+	if err != nil || br == nil {
+		return err
+	}
+	return netlink.LinkSetMaster(dev, br)
+}
+
 // find is a device, or nil.
 func find(name string) (netlink.Link, error) {
 	l, err := netlink.LinkByName(name)
