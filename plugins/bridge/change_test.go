@@ -3,7 +3,9 @@ package bridge_test
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -211,5 +213,27 @@ func TestSpeed(t *testing.T) {
 	}
 	if out := run(t, "ipset", "save", name.Set4(members)); !strings.Contains(out, "10.9.0.2") {
 		t.Error(out)
+	}
+}
+
+// Many interfaces on one network: 20 here, LIMIQUANTIX_TEST_COUNT in a soak (500 within 60 s on a quiet machine; what counts is two iptables-restore and one nft each). The bound is twenty times that.
+func TestManyPorts(t *testing.T) {
+	count := 20
+	if n, err := strconv.Atoi(os.Getenv("LIMIQUANTIX_TEST_COUNT")); err == nil && n > 0 {
+		count = n
+	}
+	l := launch(t)
+	t.Cleanup(func() { l.collect(t) })
+	set := newID()
+	l.apply(t, set, 1, ingress(1, 0))
+	n := l.network(t, natNetwork("10.0.0.0/16", "10.0.0.1"))
+	began := time.Now()
+	for i := range count {
+		n.attach(t, fmt.Sprintf("02:00:00:00:%02x:%02x", i/250, i%250), []string{fmt.Sprintf("10.0.%d.%d", 1+i/250, i%250)}, set)
+	}
+	took := time.Since(began)
+	t.Logf("%d ports in %s, %s each", count, took.Round(time.Millisecond), (took / time.Duration(count)).Round(time.Millisecond))
+	if took > time.Duration(count)*2400*time.Millisecond {
+		t.Errorf("%d ports took %s", count, took)
 	}
 }
