@@ -146,6 +146,7 @@ func kindsOf(p Plugin) []driverv1.DriverKind {
 func (s *server) newGRPC(opts []grpc.ServerOption) *grpc.Server {
 	opts = append(opts,
 		grpc.MaxRecvMsgSize(MaxMessageBytes), grpc.MaxSendMsgSize(MaxMessageBytes),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.InitialWindowSize(WindowBytes), grpc.InitialConnWindowSize(WindowBytes), grpc.ReadBufferSize(BufferBytes), grpc.WriteBufferSize(BufferBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: hostSilent, Timeout: hostAnswer}),
 		grpc.ChainUnaryInterceptor(s.guard.unary(s.logger)), grpc.ChainStreamInterceptor(s.guard.stream(s.logger)),

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -21,6 +22,7 @@ func imageChecks() []*Check {
 		{Name: "storage/image/import", Contract: "ImportImage stores a stream as an image copy. Same id already complete: OK at once.", run: imageImport},
 		{Name: "storage/image/wrong-checksum", Contract: "The content is checked and only then appears: another checksum than declared is DATA_LOSS.", run: imageChecksum},
 		{Name: "storage/image/wrong-length", Contract: "More or fewer bytes than declared: INVALID_ARGUMENT, nothing appears.", run: imageLength},
+		{Name: "storage/image/holes", Contract: "hole_bytes are zeros that count for length and checksum like any others: 1 to 16 MiB, else INVALID_ARGUMENT.", Storage: driverv1.StorageFeature_STORAGE_FEATURE_IMPORT_HOLES, run: imageHoles},
 		{Name: "storage/image/broken-stream", Contract: "A broken stream leaves nothing.", run: imageBroken},
 		{Name: "storage/image/no-header", Contract: "First message describes it.", run: imageNoHeader},
 		{Name: "storage/image/absent", Contract: "Absent: get is NOT_FOUND, a volume from it is NOT_FOUND, delete is OK.", run: imageAbsent},
@@ -135,6 +137,36 @@ func imageLength(t T, e *Env) {
 		wantCode(t, "import", i.upload(within(t)), codes.InvalidArgument)
 		i.wantThere(t, false)
 	}
+}
+
+func imageHoles(t T, e *Env) {
+	i := e.pool(t).image(t)
+	send := func(holes ...int64) error {
+		s, err := e.storage().ImportImage(within(t))
+		must(t, "ImportImage", err)
+		list := []*driverv1.ImportImageRequest{
+			{Message: &driverv1.ImportImageRequest_Header{Header: i.header}},
+			{Message: &driverv1.ImportImageRequest_Data{Data: i.content[:4096]}},
+		}
+		for _, n := range holes {
+			list = append(list, &driverv1.ImportImageRequest{Message: &driverv1.ImportImageRequest_HoleBytes{HoleBytes: n}})
+		}
+		list = append(list, &driverv1.ImportImageRequest{Message: &driverv1.ImportImageRequest_Data{Data: i.content[len(i.content)-4096:]}})
+		for _, m := range list {
+			if err := s.Send(m); err != nil {
+				break // the answer says why
+			}
+		}
+		_, err = s.CloseAndRecv()
+		return err
+	}
+	rest := int64(len(i.content)) - 2*4096
+	for _, bad := range [][]int64{{0, rest}, {-1, rest + 1}, {16<<20 + 1}, {rest, 16 << 20}, {rest - 1}} {
+		wantCode(t, fmt.Sprintf("holes of %v bytes", bad), send(bad...), codes.InvalidArgument)
+		i.wantThere(t, false)
+	}
+	must(t, "import with holes", send(1, rest-1))
+	i.wantThere(t, true)
 }
 
 func imageBroken(t T, e *Env) {

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/limiquantix/limiquantix/proto/fault"
+	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 )
 
@@ -33,7 +34,11 @@ func (p *Process) stream(ctx context.Context, desc *grpc.StreamDesc, cc *grpc.Cl
 	if err != nil {
 		return nil, classify(ctx, p.manifest.Name, method, err)
 	}
-	return &faultStream{ClientStream: s, caller: ctx, plugin: p.manifest.Name, method: method}, nil
+	out := &faultStream{ClientStream: s, caller: ctx, plugin: p.manifest.Name, method: method}
+	if method == driverv1.StorageDriverService_ImportImage_FullMethodName && p.takesHoles() {
+		return &holeStream{out}, nil
+	}
+	return out, nil
 }
 
 type faultStream struct {

@@ -2,12 +2,10 @@ package filedriver
 
 import (
 	"context"
-	"errors"
-	"io"
 
+	"github.com/limiquantix/limiquantix/plugins/kit/imagestream"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
-	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 )
 
 // ImportImage stores a stream as an image copy.
@@ -25,36 +23,11 @@ func (d *Driver) ImportImage(stream driverv1.StorageDriverService_ImportImageSer
 		return err
 	}
 	defer unlock()
-	img, err := p.ImportImage(stream.Context(), h, &content{stream: stream})
+	img, err := p.ImportImage(stream.Context(), h, imagestream.New(stream))
 	if err != nil {
 		return err
 	}
 	return stream.SendAndClose(&driverv1.ImportImageResponse{Image: img})
-}
-
-// content reads the data messages of an import.
-type content struct {
-	stream driverv1.StorageDriverService_ImportImageServer
-	rest   []byte
-}
-
-func (c *content) Read(b []byte) (int, error) {
-	for len(c.rest) == 0 {
-		m, err := c.stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return 0, io.EOF
-		}
-		if err != nil {
-			return 0, fault.New(metav1.Reason_REASON_CANCELLED, "the import's stream broke: %w", err)
-		}
-		if m.GetHeader() != nil {
-			return 0, fault.Invalid(fault.Violation{Field: "header", Description: "comes once only"})
-		}
-		c.rest = m.GetData()
-	}
-	n := copy(b, c.rest)
-	c.rest = c.rest[n:]
-	return n, nil
 }
 
 // GetImage reads an image copy.

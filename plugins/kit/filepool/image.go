@@ -80,7 +80,7 @@ func (p *Pool) receive(ctx context.Context, tmp string, h *driverv1.ImportImageH
 	}
 	w := &sparseWriter{file: f}
 	sum := digest.NewWriter(w)
-	n, err := digest.Copy(sum, io.LimitReader(content, limit+1))
+	n, err := digest.CopyMost(sum, content, limit+1)
 	if err == nil {
 		err = w.finish()
 	}

@@ -38,12 +38,22 @@ func (w *sparseWriter) Write(b []byte) (int, error) {
 		}
 		from = min(end+sparseBlock, len(b)) // the block of zeros that ended it
 	}
-	w.pos += int64(len(b))
+	w.advance(int64(len(b)))
+	return len(b), nil
+}
+
+// Skip leaves a hole.
+func (w *sparseWriter) Skip(n int64) error {
+	w.advance(n)
+	return nil
+}
+
+func (w *sparseWriter) advance(by int64) {
+	w.pos += by
 	if n := w.pos - w.early; n >= earlyBytes {
 		_ = unix.SyncFileRange(int(w.file.Fd()), w.early, n, unix.SYNC_FILE_RANGE_WRITE) //nolint:gosec // a descriptor; what it could not do, the sync does
 		w.early = w.pos
 	}
-	return len(b), nil
 }
 
 func allZero(b []byte) bool { return bytes.Equal(b, zeroBlock[:len(b)]) }

@@ -111,6 +111,7 @@ func (d *Driver) ConfigureDriver(_ context.Context, c *sdk.Config) (*driverv1.Ge
 			driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT, driverv1.StorageFeature_STORAGE_FEATURE_SNAPSHOT_RESTORE,
 			driverv1.StorageFeature_STORAGE_FEATURE_VOLUME_FROM_SNAPSHOT, driverv1.StorageFeature_STORAGE_FEATURE_CLONE,
 			driverv1.StorageFeature_STORAGE_FEATURE_EXPORT, driverv1.StorageFeature_STORAGE_FEATURE_IMPORT, driverv1.StorageFeature_STORAGE_FEATURE_THIN,
+			driverv1.StorageFeature_STORAGE_FEATURE_IMPORT_HOLES,
 		},
 		OnlineSnapshots:      driverv1.OnlineSnapshotMode_ONLINE_SNAPSHOT_MODE_STORAGE,
 		SharedPools:          true,

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/limiquantix/limiquantix/plugins/ceph/internal/rbdpool"
+	"github.com/limiquantix/limiquantix/plugins/kit/imagestream"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
@@ -23,7 +24,7 @@ func (d *Driver) ImportImage(stream driverv1.StorageDriverService_ImportImageSer
 	}
 	var img *driverv1.Image
 	err = d.stream(stream.Context(), h.GetPoolId(), func(s *rbdpool.Session) (err error) {
-		img, err = s.ImportImage(h, &content{stream: stream})
+		img, err = s.ImportImage(h, imagestream.New(stream))
 		return err
 	}, "image/"+h.GetImageId())
 	if err != nil {
@@ -46,28 +47,6 @@ func received(err error) error {
 		return err
 	}
 	return fault.New(metav1.Reason_REASON_CANCELLED, "the import's stream broke: %w", err)
-}
-
-// content reads the data messages of an import.
-type content struct {
-	stream driverv1.StorageDriverService_ImportImageServer
-	rest   []byte
-}
-
-func (c *content) Read(b []byte) (int, error) {
-	for len(c.rest) == 0 {
-		m, err := c.stream.Recv()
-		if err != nil {
-			return 0, received(err)
-		}
-		if m.GetHeader() != nil {
-			return 0, headerOnce()
-		}
-		c.rest = m.GetData()
-	}
-	n := copy(b, c.rest)
-	c.rest = c.rest[n:]
-	return n, nil
 }
 
 // GetImage reads an image copy.

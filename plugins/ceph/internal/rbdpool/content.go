@@ -2,14 +2,13 @@ package rbdpool
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
-	"hash"
 	"io"
 	"os"
 	"path/filepath"
 	"syscall"
 
+	"github.com/limiquantix/limiquantix/plugins/kit/digest"
 	"github.com/limiquantix/limiquantix/plugins/kit/qcow2"
 	"github.com/limiquantix/limiquantix/plugins/kit/qemuimg"
 	"github.com/limiquantix/limiquantix/proto/fault"
@@ -17,29 +16,35 @@ import (
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 )
 
-// checked is content that is counted and summed as it is read.
+// checked is content that is counted and summed up as it is copied.
 type checked struct {
 	r      io.Reader
-	sum    hash.Hash
+	sum    *digest.Writer
 	taken  int64
 	limit  int64
 	header *driverv1.ImportImageHeader
 }
 
-func (c *checked) Read(b []byte) (int, error) {
-	n, err := c.r.Read(b)
-	c.taken += int64(n)
-	_, _ = c.sum.Write(b[:n]) // never fails
-	if want := c.header.GetContentBytes(); want > 0 && c.taken > want {
-		return 0, fault.Invalid(fault.Violation{Field: "content_bytes", Description: "more bytes came than announced"})
+// pour copies all of it, once.
+func (c *checked) pour(w io.Writer) (err error) {
+	limit := c.limit
+	if want := c.header.GetContentBytes(); want > 0 {
+		limit = min(limit, want)
 	}
-	if c.taken > c.limit {
-		return 0, fault.New(metav1.Reason_REASON_SIZE_OUT_OF_RANGE, "the content is larger than %d bytes, the most that is taken", c.limit)
+	c.sum = digest.NewWriter(w)
+	c.taken, err = digest.CopyMost(c.sum, c.r, limit+1)
+	switch {
+	case err != nil:
+		return err //nolint:wrapcheck // both sides give reasons
+	case c.taken > limit && limit == c.header.GetContentBytes():
+		return fault.Invalid(fault.Violation{Field: "content_bytes", Description: "more bytes came than announced"})
+	case c.taken > limit:
+		return fault.New(metav1.Reason_REASON_SIZE_OUT_OF_RANGE, "the content is larger than %d bytes, the most that is taken", limit)
 	}
-	return n, err //nolint:wrapcheck // EOF must stay what it is
+	return nil
 }
 
-func (c *checked) sumHex() string { return hex.EncodeToString(c.sum.Sum(nil)) }
+func (c *checked) sumHex() string { return c.sum.Hex() }
 
 // verify checks content of which all has been read.
 func (c *checked) verify() error {
@@ -57,8 +62,8 @@ func (c *checked) verify() error {
 func (c *checked) sizeHint() int64 { return c.header.GetContentBytes() }
 
 func (c *checked) copyTo(w *writer) (int64, error) {
-	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{c}, make([]byte, 1<<20)); err != nil {
-		return 0, err //nolint:wrapcheck // both sides give reasons
+	if err := c.pour(w); err != nil {
+		return 0, err
 	}
 	return c.taken, c.verify()
 }
@@ -94,7 +99,7 @@ func (f *spooled) take(c *checked, path string, limit int64) error {
 		return fileError("spool an image", err)
 	}
 	defer func() { _ = file.Close() }()
-	if _, err := io.CopyBuffer(struct{ io.Writer }{file}, struct{ io.Reader }{c}, make([]byte, 1<<20)); err != nil {
+	if err := c.pour(struct{ io.Writer }{file}); err != nil {
 		return fileError("spool an image", err)
 	}
 	if err := c.verify(); err != nil {

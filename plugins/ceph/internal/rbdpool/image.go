@@ -67,7 +67,7 @@ func (s *Session) ImportImage(h *driverv1.ImportImageHeader, content io.Reader) 
 	}
 	id := h.GetImageId()
 	rec := imageRecord{Mark: recordOf(h.GetMark()), Format: strings.TrimPrefix(h.GetFormat().String(), "VOLUME_FORMAT_")}
-	c := &checked{r: content, sum: sha256.New(), limit: MaxBytes, header: h}
+	c := &checked{r: content, limit: MaxBytes, header: h}
 	var raw rawSource = c
 	if h.GetFormat() == driverv1.VolumeFormat_VOLUME_FORMAT_QCOW2 {
 		file, err := s.spoolQcow2(c, id) // before anything is made in the pool

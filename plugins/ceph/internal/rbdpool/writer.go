@@ -73,6 +73,9 @@ func (w *writer) Write(b []byte) (int, error) {
 	return taken, nil
 }
 
+// Skip is skip, for whom copies holes.
+func (w *writer) Skip(n int64) error { return w.skip(n) }
+
 // skip takes n zero bytes.
 func (w *writer) skip(n int64) error {
 	if n < 0 || n > w.limit-w.at {
