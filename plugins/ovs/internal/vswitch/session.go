@@ -70,6 +70,9 @@ func Open(ctx context.Context, endpoint string, changed func()) (*Session, error
 // Lost is closed when the connection is gone.
 func (s *Session) Lost() <-chan struct{} { return s.c.DisconnectNotify() }
 
+// Connected reports whether the connection is there.
+func (s *Session) Connected() bool { return s.c.Connected() }
+
 // Close ends the session.
 func (s *Session) Close() { s.c.Close() }
 
