@@ -7,7 +7,7 @@ import (
 )
 
 // Try finds out by making them, and removing them at once, which kinds of device this kernel has.
-func Try(bridge string) (vxlan, vlan, limits bool) {
+func Try(bridge string) (vxlan, limits bool) {
 	try := func(l netlink.Link) bool {
 		if netlink.LinkAdd(l) != nil {
 			return false
@@ -17,13 +17,12 @@ func Try(bridge string) (vxlan, vlan, limits bool) {
 	vxlan = try(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: "lqvprobe"}, VxlanId: 1, SrcAddr: net.IPv4(127, 0, 0, 1), Port: 4789})
 	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridge}}
 	if netlink.LinkAdd(br) != nil {
-		return vxlan, false, false
+		return vxlan, false
 	}
 	defer func() { _ = netlink.LinkDel(br) }()
-	vlan = try(&netlink.Vlan{LinkAttrs: netlink.LinkAttrs{Name: "lqvprobe", ParentIndex: br.Index}, VlanId: 1})
 	if l, err := find(bridge); err == nil && l != nil {
 		limits = Shape(bridge, "lqiprobe", Limits{In: 1e6, Out: 1e6}) == nil
 		_ = Unshape(bridge, "lqiprobe")
 	}
-	return vxlan, vlan, limits
+	return vxlan, limits
 }
