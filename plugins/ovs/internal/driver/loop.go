@@ -74,12 +74,7 @@ func (d *Driver) serve(ctx context.Context, ready func()) error {
 	}()
 	retry := time.NewTimer(0)
 	defer retry.Stop()
-	look := time.NewTicker(5 * pause) // a loss is told only to whoever waits for it at that moment
-	defer look.Stop()
 	for {
-		if !session.Connected() {
-			return vswitch.ErrAway
-		}
 		verify := ""
 		select {
 		case <-ctx.Done():
@@ -89,8 +84,6 @@ func (d *Driver) serve(ctx context.Context, ready func()) error {
 		case <-d.kick:
 		case verify = <-d.odd:
 		case <-retry.C:
-		case <-look.C:
-			continue
 		}
 		if err := d.settle(ctx, verify); err != nil {
 			d.Health.Set(away(err.Error()))

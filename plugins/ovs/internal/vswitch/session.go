@@ -21,7 +21,9 @@ var ErrAway = errors.New("Open vSwitch's database cannot be reached") //nolint:s
 
 // Session is one connection with the database. When it is lost, a new session is made.
 type Session struct {
-	c client.Client
+	c    client.Client
+	life context.Context // ends when the connection is lost, or the session closed
+	end  context.CancelFunc
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change
@@ -38,10 +40,20 @@ func Open(ctx context.Context, endpoint string, changed func()) (*Session, error
 	if err != nil {
 		return nil, err
 	}
+	s := &Session{c: c, changed: make(chan struct{})}
+	s.life, s.end = context.WithCancel(context.Background())
+	// libovsdb tells a loss once, to whoever waits at that moment, and to nobody when nobody does; Connected goes on saying yes. So somebody waits from before there is a connection.
+	go func() {
+		defer s.end()
+		select {
+		case <-c.DisconnectNotify():
+		case <-s.life.Done():
+		}
+	}()
 	if err := c.Connect(ctx); err != nil {
+		s.end()
 		return nil, fmt.Errorf("%w: %w", ErrAway, err)
 	}
-	s := &Session{c: c, changed: make(chan struct{})}
 	wake := func() {
 		s.mu.Lock()
 		close(s.changed)
@@ -61,26 +73,38 @@ func Open(ctx context.Context, endpoint string, changed func()) (*Session, error
 		client.WithTable(b, &b.Name, &b.Datapath, &b.FailMode, &b.Protocols, &b.Controller, &b.Ports, &b.ExternalIDs, &b.OtherConfig),
 		client.WithTable(p, &p.Name, &p.Interfaces, &p.Tag, &p.ExternalIDs),
 		client.WithTable(i, &i.Name, &i.Type, &i.Options, &i.OfPort, &i.LinkState, &i.Error, &i.MAC, &i.MTURequest, &i.ExternalIDs))); err != nil {
-		c.Close()
+		s.Close()
 		return nil, fmt.Errorf("%w: %w", ErrAway, err)
 	}
 	return s, nil
 }
 
 // Lost is closed when the connection is gone.
-func (s *Session) Lost() <-chan struct{} { return s.c.DisconnectNotify() }
-
-// Connected reports whether the connection is there.
-func (s *Session) Connected() bool { return s.c.Connected() }
+func (s *Session) Lost() <-chan struct{} { return s.life.Done() }
 
 // Close ends the session.
-func (s *Session) Close() { s.c.Close() }
+func (s *Session) Close() {
+	s.c.Close()
+	s.end()
+}
+
+// list reads rows of the copy, which is worth nothing once the connection is gone: libovsdb would wait for ever for it to be whole again.
+func (s *Session) list(rows any) error {
+	err := s.c.List(s.life, rows)
+	if s.life.Err() != nil {
+		return ErrAway
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrAway, err)
+	}
+	return nil
+}
 
 // Root is the row of Open_vSwitch.
 func (s *Session) Root() (Root, error) {
 	var rows []Root
-	if err := s.c.List(context.Background(), &rows); err != nil {
-		return Root{}, fmt.Errorf("%w: %w", ErrAway, err)
+	if err := s.list(&rows); err != nil {
+		return Root{}, err
 	}
 	if len(rows) != 1 {
 		return Root{}, errors.New("Open vSwitch's database is not initialised: run ovs-vsctl init") //nolint:staticcheck // a name
@@ -91,8 +115,8 @@ func (s *Session) Root() (Root, error) {
 // Bridges are all bridges by name.
 func (s *Session) Bridges() (map[string]*Bridge, error) {
 	var rows []*Bridge
-	if err := s.c.List(context.Background(), &rows); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAway, err)
+	if err := s.list(&rows); err != nil {
+		return nil, err
 	}
 	return by(rows, func(b *Bridge) string { return b.Name }), nil
 }
@@ -100,8 +124,8 @@ func (s *Session) Bridges() (map[string]*Bridge, error) {
 // Ports are all ports by UUID.
 func (s *Session) Ports() (map[string]*Port, error) {
 	var rows []*Port
-	if err := s.c.List(context.Background(), &rows); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAway, err)
+	if err := s.list(&rows); err != nil {
+		return nil, err
 	}
 	return by(rows, func(p *Port) string { return p.UUID }), nil
 }
@@ -109,8 +133,8 @@ func (s *Session) Ports() (map[string]*Port, error) {
 // Interfaces are all interfaces by UUID.
 func (s *Session) Interfaces() (map[string]*Interface, error) {
 	var rows []*Interface
-	if err := s.c.List(context.Background(), &rows); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAway, err)
+	if err := s.list(&rows); err != nil {
+		return nil, err
 	}
 	return by(rows, func(i *Interface) string { return i.UUID }), nil
 }
