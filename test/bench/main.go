@@ -42,11 +42,14 @@ type part struct {
 
 // parts are what can be run alone, by name.
 var parts = []part{
-	{"vms", vms, func(w string) bool { return !strings.HasPrefix(w, "storage_") }},
+	{"vms", vms, func(w string) bool { return !strings.HasPrefix(w, "storage_") && !strings.HasPrefix(w, "network_") }},
 	{"local", storageLocal, func(w string) bool { return strings.HasPrefix(w, "storage_local_") }},
 	{"ceph", storageCeph, func(w string) bool { return strings.HasPrefix(w, "storage_ceph_") }},
 	{"nfs", storageLab("nfs", prepareNFS), func(w string) bool { return strings.HasPrefix(w, "storage_nfs_") }},
 	{"lvm", storageLab("lvm", prepareLVM), func(w string) bool { return strings.HasPrefix(w, "storage_lvm_") }},
+	{"compile", compile, func(w string) bool { return w == "network_compile_s" }},
+	{"bridge", network("bridge", ""), func(w string) bool { return strings.HasPrefix(w, "network_bridge_") }},
+	{"ovs", network("ovs", prepareOVS), func(w string) bool { return strings.HasPrefix(w, "network_ovs_") }},
 }
 
 // vms measures the controller and the whole path of a VM.

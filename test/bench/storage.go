@@ -336,12 +336,17 @@ func inside(ctx context.Context, args []string) error {
 	if len(args) != 2 {
 		return errors.New("usage: bench inside DRIVER PLUGIN-FOLDER")
 	}
-	p, ok := map[string]func() pool{"nfs": nfsPool, "lvm": lvmPool}[args[0]]
-	if !ok {
-		return fmt.Errorf("no pool of %s", args[0])
-	}
 	got := samples{}
-	if err := measurePool(ctx, p(), args[1], got); err != nil {
+	measure := map[string]func() error{
+		"nfs":    func() error { return measurePool(ctx, nfsPool(), args[1], got) },
+		"lvm":    func() error { return measurePool(ctx, lvmPool(), args[1], got) },
+		"bridge": func() error { return measureNetwork(ctx, args[0], args[1], got) },
+		"ovs":    func() error { return measureNetwork(ctx, args[0], args[1], got) },
+	}[args[0]]
+	if measure == nil {
+		return fmt.Errorf("nothing is measured of %s", args[0])
+	}
+	if err := measure(); err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(got)
