@@ -61,7 +61,7 @@ func launch(t testing.TB) *launched {
 		t.Fatal(err)
 	}
 	l := &launched{spec: host.Spec{
-		Dir: build(t), RuntimeDir: run, ConfigJSON: "{}",
+		Dir: build(t), RuntimeDir: run, ConfigJSON: `{"runtime_directory":"/run/limiquantix/bridge"}`,
 		Host: &driverv1.HostFacts{ClusterId: clusterID, NodeId: nodeID, NodeName: "n", BootId: "b", StateDirectory: run, RuntimeDirectory: run},
 	}}
 	t.Cleanup(func() {

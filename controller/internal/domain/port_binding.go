@@ -147,8 +147,10 @@ func PortOutcome(op *operationv1.Operation, rec *statev1.PortRecord) Outcome {
 	case deleting:
 	case st.GetBinding().GetNodeId() == "":
 		return done()
-	case st.GetObservedGeneration() >= op.GetGeneration() && (st.GetPhase() == networkv1.PortPhase_PORT_PHASE_UP || st.GetPhase() == networkv1.PortPhase_PORT_PHASE_IDLE ||
-		st.GetPhase() == networkv1.PortPhase_PORT_PHASE_BLOCKED && p.GetSpec().GetLinkDown()):
+	case st.GetObservedGeneration() < op.GetGeneration():
+	case st.GetPhase() == networkv1.PortPhase_PORT_PHASE_UP, st.GetPhase() == networkv1.PortPhase_PORT_PHASE_IDLE,
+		st.GetPhase() == networkv1.PortPhase_PORT_PHASE_BINDING, // what is in place awaits the device of a VM that does not run
+		st.GetPhase() == networkv1.PortPhase_PORT_PHASE_BLOCKED && p.GetSpec().GetLinkDown():
 		return done()
 	}
 	return Outcome{operationv1.OperationState_OPERATION_STATE_RUNNING, st.GetReason(), st.GetMessage()}

@@ -99,7 +99,7 @@ func (s *Service) update(w *state.Writer, cur *networkv1.Network, m *networkv1.U
 	if err := v.Err(); err != nil {
 		return nil, false, err
 	}
-	s.resolveForwards(&v, next)
+	s.resolveForwards(&v, next, cur.GetSpec().GetForwards())
 	for i, sub := range next.GetSpec().GetSubnets() {
 		gateway := domain.Gateway(next.GetSpec(), sub)
 		if gateway == "" || gateway == domain.Gateway(cur.GetSpec(), cur.GetSpec().GetSubnets()[i]) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -40,7 +41,7 @@ func (s *Service) CreateNetwork(ctx context.Context, req *connect.Request[networ
 			return nil, nameTaken(meta, other)
 		}
 		var v domain.Violations
-		s.resolveForwards(&v, n)
+		s.resolveForwards(&v, n, nil)
 		s.checkOverlap(&v, n)
 		if err := v.Err(); err != nil {
 			return nil, err
@@ -147,10 +148,11 @@ func (s *Service) checkOverlap(v *domain.Violations, n *networkv1.Network) {
 	}
 }
 
-// resolveForwards puts ids in place of names of ports, and notes targets that are not there.
-func (s *Service) resolveForwards(v *domain.Violations, n *networkv1.Network) {
+// resolveForwards puts ids in place of names of ports, and notes targets that are not there. One that was there before may lead to a port that has gone since: it
+// leads nowhere, and keeps nobody from changing the rest.
+func (s *Service) resolveForwards(v *domain.Violations, n *networkv1.Network, before []*networkv1.NetworkForward) {
 	for i, f := range n.GetSpec().GetForwards() {
-		if f.GetPortId() == "" {
+		if f.GetPortId() == "" || slices.ContainsFunc(before, func(b *networkv1.NetworkForward) bool { return proto.Equal(b, f) }) {
 			continue
 		}
 		row := s.cfg.Cache.Resolve(state.KindPort, n.GetMeta().GetProjectId(), f.GetPortId())

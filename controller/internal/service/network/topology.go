@@ -243,7 +243,7 @@ func (g *graph) network(id string, node *state.Row) {
 		v.Live = v.Live && g.s.reports(on.GetNodeId())
 		if node == nil || on.GetNodeId() == node.ID {
 			g.node(on.GetNodeId())
-			g.edge(id, v.GetKind(), on.GetNodeId(), networkv1.TopologyKind_TOPOLOGY_KIND_NODE, is)
+			g.edge(id, v.GetKind(), on.GetNodeId(), networkv1.TopologyKind_TOPOLOGY_KIND_NODE, is).Device = on.GetDevice()
 		}
 	}
 	if domain.Tunnelled(spec) {

@@ -240,3 +240,26 @@ func TestForwardsKeepApart(t *testing.T) {
 	_, err := r.updateNetwork("net0", &networkv1.NetworkSpec{Forwards: []*networkv1.NetworkForward{{ListenPort: 1, Target: &networkv1.NetworkForward_PortId{PortId: "net1"}}}}, "spec.forwards")
 	wantFault(t, err, metav1.Reason_REASON_INVALID_FIELD, "network.spec.forwards[0].port_id")
 }
+
+// A forward whose port has gone keeps nobody from changing the rest of the network.
+func TestForwardToAPortThatHasGone(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, newStore(t))
+	r.mustNetwork("lan", "10.8.0.0/24")
+	r.mustPort("www", &networkv1.PortSpec{NetworkId: "lan"})
+	up, err := r.updateNetwork("lan", &networkv1.NetworkSpec{Forwards: []*networkv1.NetworkForward{
+		{ListenPort: 8080, TargetPort: 80, Target: &networkv1.NetworkForward_PortId{PortId: "www"}},
+	}}, "spec.forwards")
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, r.Port.DeletePort, &networkv1.DeletePortRequest{Id: "www"})
+	r.until("the port is gone", func() bool { return r.Cache.ByName("default", state.KindPort, "www") == "" })
+	if _, err := r.updateNetwork("lan", &networkv1.NetworkSpec{Mtu: 1400}, "spec.mtu"); err != nil {
+		t.Error(err)
+	}
+	kept := up.GetNetwork().GetSpec().GetForwards()
+	other := &networkv1.NetworkForward{ListenPort: 8081, Target: &networkv1.NetworkForward_PortId{PortId: "www"}}
+	_, err = r.updateNetwork("lan", &networkv1.NetworkSpec{Forwards: append(kept, other)}, "spec.forwards")
+	wantFault(t, err, metav1.Reason_REASON_INVALID_FIELD, "network.spec.forwards[1].port_id")
+}

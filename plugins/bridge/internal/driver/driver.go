@@ -18,7 +18,7 @@ import (
 
 // Schema describes the configuration.
 const Schema = `{"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","additionalProperties":false,"properties":{
-"runtime_directory":{"type":"string","description":"Directory of the marks: it must live until the next boot and no longer. Default: /run/limiquantix/bridge."},
+"runtime_directory":{"type":"string","description":"Directory of the marks: it must live until the next boot and no longer. Default: the one that the agent gives, usually /run/limiquantix/bridge."},
 "uplinks":{"type":"array","items":{"type":"string"},"description":"Devices that networks may take as uplink. Default: none."}}}`
 
 // DefaultDirectory is where marks lie.
@@ -61,7 +61,7 @@ func (d *Driver) ConfigureDriver(ctx context.Context, c *sdk.Config) (*driverv1.
 	if err := c.Decode(&cfg); err != nil {
 		return nil, err
 	}
-	dir := cmp.Or(cfg.RuntimeDirectory, DefaultDirectory)
+	dir := cmp.Or(cfg.RuntimeDirectory, c.Host.GetRuntimeDirectory(), DefaultDirectory)
 	if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir || dir == "/" {
 		return nil, fault.Invalid(fault.Violation{Field: "config_json.runtime_directory", Description: "must be a clean absolute path below /"})
 	}

@@ -971,7 +971,9 @@ type TopologyEdge struct {
 	// State of the connection, for example "UP"; empty = it has none.
 	State string `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
 	// Network whose tunnel it is; empty otherwise.
-	NetworkId     string `protobuf:"bytes,6,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	NetworkId string `protobuf:"bytes,6,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	// Device of the network on the node, from NETWORK to NODE; empty otherwise.
+	Device        string `protobuf:"bytes,7,opt,name=device,proto3" json:"device,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1044,6 +1046,13 @@ func (x *TopologyEdge) GetState() string {
 func (x *TopologyEdge) GetNetworkId() string {
 	if x != nil {
 		return x.NetworkId
+	}
+	return ""
+}
+
+func (x *TopologyEdge) GetDevice() string {
+	if x != nil {
+		return x.Device
 	}
 	return ""
 }
@@ -1123,7 +1132,7 @@ const file_limiquantix_network_v1_network_service_proto_rawDesc = "" +
 	"attributes\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xf3\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8b\x02\n" +
 	"\fTopologyEdge\x12\x17\n" +
 	"\afrom_id\x18\x01 \x01(\tR\x06fromId\x12\x13\n" +
 	"\x05to_id\x18\x02 \x01(\tR\x04toId\x12A\n" +
@@ -1131,7 +1140,8 @@ const file_limiquantix_network_v1_network_service_proto_rawDesc = "" +
 	"\ato_kind\x18\x04 \x01(\x0e2$.limiquantix.network.v1.TopologyKindR\x06toKind\x12\x14\n" +
 	"\x05state\x18\x05 \x01(\tR\x05state\x12\x1d\n" +
 	"\n" +
-	"network_id\x18\x06 \x01(\tR\tnetworkId*\xb0\x01\n" +
+	"network_id\x18\x06 \x01(\tR\tnetworkId\x12\x16\n" +
+	"\x06device\x18\a \x01(\tR\x06device*\xb0\x01\n" +
 	"\fTopologyKind\x12\x1d\n" +
 	"\x19TOPOLOGY_KIND_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12TOPOLOGY_KIND_NODE\x10\x01\x12\x19\n" +
