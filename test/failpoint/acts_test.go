@@ -47,6 +47,8 @@ var acts = []act{
 	{name: "move", do: actMove},
 	{name: "move, deleted", do: actMoveDeleted, with: map[string]string{"agent/internal/reconcile/move.go:Engine.copyVolume#3:CloseAndRecv": "delay"}},
 	{name: "fetch", do: actFetch},
+	{name: "networks", do: actNetworks},
+	{name: "NICs", do: actNICs},
 	{name: "pool is set", do: actPoolSet},
 	{name: "no room", do: actNoRoom},
 	{name: "agent restarts", do: actAgentRestart},

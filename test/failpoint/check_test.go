@@ -17,6 +17,7 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
+	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
 	operationv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
@@ -49,6 +50,18 @@ func (r *rig) look(ctx context.Context, s stay, since time.Time) error {
 		return err
 	}
 	images, err := r.images.ListImages(ctx, connect.NewRequest(&storagev1.ListImagesRequest{}))
+	if err != nil {
+		return err
+	}
+	networks, err := r.networks.ListNetworks(ctx, connect.NewRequest(&networkv1.ListNetworksRequest{}))
+	if err != nil {
+		return err
+	}
+	ports, err := r.ports.ListPorts(ctx, connect.NewRequest(&networkv1.ListPortsRequest{}))
+	if err != nil {
+		return err
+	}
+	groups, err := r.groups.ListSecurityGroups(ctx, connect.NewRequest(&networkv1.ListSecurityGroupsRequest{}))
 	if err != nil {
 		return err
 	}
@@ -125,6 +138,17 @@ func (r *rig) look(ctx context.Context, s stay, since time.Time) error {
 	if s.image != "" && !slices.Contains(wantImages, s.image) {
 		wrong("the image that was there all the time is gone")
 	}
+	for _, n := range networks.Msg.GetNetworks() {
+		wrong("network: %s", n)
+	}
+	for _, p := range ports.Msg.GetPorts() {
+		wrong("port: %s", p)
+	}
+	for _, g := range groups.Msg.GetSecurityGroups() {
+		if g.GetMeta().GetName() != "default" || g.GetStatus().GetPhase() != networkv1.SecurityGroupPhase_SECURITY_GROUP_PHASE_READY {
+			wrong("security group: %s", g)
+		}
+	}
 	j, err := r.journal()
 	if err != nil {
 		return err
@@ -132,7 +156,7 @@ func (r *rig) look(ctx context.Context, s stay, since time.Time) error {
 	for _, t := range []struct {
 		name string
 		want []string
-	}{{"domain", wantVMs}, {"domain-spec", wantVMs}, {"volume", wantVolumes}, {"volume-bytes", wantVolumes}, {"image", wantImages}, {"image-bytes", wantImages}, {"snapshot", nil}, {"volume-holders", nil}, {"volume-pending", nil}, {"overlay", nil}, {"domain-frozen", nil}} {
+	}{{"domain", wantVMs}, {"domain-spec", wantVMs}, {"volume", wantVolumes}, {"volume-bytes", wantVolumes}, {"image", wantImages}, {"image-bytes", wantImages}, {"snapshot", nil}, {"volume-holders", nil}, {"volume-pending", nil}, {"overlay", nil}, {"domain-frozen", nil}, {"network", nil}, {"interface", nil}, {"rule-set", nil}, {"address-set", nil}} {
 		if got := j.ids(t.name); !slices.Equal(got, sorted(t.want)) {
 			wrong("the host has %s %v, wanted are %v", t.name, got, t.want)
 		}

@@ -19,6 +19,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1/computev1connect"
+	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1/networkv1connect"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1/operationv1connect"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1/storagev1connect"
 	"github.com/limiquantix/limiquantix/test/failpoint/rewrite"
@@ -49,6 +50,9 @@ type rig struct {
 	pools     storagev1connect.StoragePoolServiceClient
 	volumes   storagev1connect.VolumeServiceClient
 	snapshots storagev1connect.SnapshotServiceClient
+	networks  networkv1connect.VirtualNetworkServiceClient
+	ports     networkv1connect.PortServiceClient
+	groups    networkv1connect.SecurityGroupServiceClient
 	ops       operationv1connect.OperationServiceClient
 
 	serial int // of names and request ids
@@ -100,6 +104,9 @@ func newRigOf(dir string, built rewrite.Built, bound time.Duration, pair bool) (
 	r.pools = storagev1connect.NewStoragePoolServiceClient(r.http, r.public, auth)
 	r.volumes = storagev1connect.NewVolumeServiceClient(r.http, r.public, auth)
 	r.snapshots = storagev1connect.NewSnapshotServiceClient(r.http, r.public, auth)
+	r.networks = networkv1connect.NewVirtualNetworkServiceClient(r.http, r.public, auth)
+	r.ports = networkv1connect.NewPortServiceClient(r.http, r.public, auth)
+	r.groups = networkv1connect.NewSecurityGroupServiceClient(r.http, r.public, auth)
 	r.ops = operationv1connect.NewOperationServiceClient(r.http, r.public, auth)
 	return r, nil
 }
@@ -119,7 +126,7 @@ join_token_file: %[2]s/token
 image_networks: [127.0.0.1/32]
 plugins:
   - name: local
-    config: {journal: %[4]s/journal/j, online_snapshots: compute_switch, online_disks: true, shared_pools: %[5]v}
+    config: {journal: %[4]s/journal/j, online_snapshots: compute_switch, online_disks: true, online_interfaces: true, shared_pools: %[5]v}
 `, r.agentAddr, dir, r.built.Bin, r.dir, shared)
 	r.agents[name] = &process{log: filepath.Join(dir, "agent.log"), env: env, argv: []string{
 		filepath.Join(r.built.Bin, "limiquantix-agent"), "--config", filepath.Join(dir, "agent.yaml"),
