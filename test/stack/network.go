@@ -19,7 +19,7 @@ import (
 const ownNetworkEnv = "LIMIQUANTIX_TEST_OWN_NETWORK"
 
 // InOwnNetwork runs this test binary once more, in a network namespace of its own with loopback up, and returns its exit code; in there inside is true and nothing
-// was run. Call it in TestMain after whatever needs the machine's network, such as a build.
+// was run. There are no control groups in there, so that libvirt does without. Call it in TestMain after whatever needs the machine's network, such as a build.
 func InOwnNetwork() (inside bool, code int, err error) {
 	if os.Getenv(ownNetworkEnv) != "" {
 		return true, 0, nil
@@ -28,7 +28,7 @@ func InOwnNetwork() (inside bool, code int, err error) {
 	if err != nil {
 		return false, 0, err
 	}
-	script := `mount -t sysfs sysfs /sys && ip link set lo up && exec "$@"`
+	script := `umount -R /sys/fs/cgroup; mount -t sysfs sysfs /sys && ip link set lo up && exec "$@"`
 	cmd := exec.Command("unshare", append([]string{"-n", "-m", "--propagation", "private", "sh", "-c", script, "sh", self}, os.Args[1:]...)...) //nolint:gosec // this program
 	cmd.Env = append(os.Environ(), ownNetworkEnv+"=1")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
@@ -127,7 +127,7 @@ func (h *Host) start(ctx context.Context, o FleetOptions) (err error) {
 		}
 	}
 	setup := fmt.Sprintf(`ip addr add %s%s dev uplink && ip link set uplink up && ip route add default via %s &&
-mkdir -p /run/openvswitch && mount -t tmpfs tmpfs /run/openvswitch && sysctl -qw net.ipv4.ip_forward=0`, h.Address, fabricBits, fabricIP)
+mkdir -p %s /run/openvswitch && mount --bind %[4]s /run/openvswitch`, h.Address, fabricBits, fabricIP, h.switchDir())
 	if _, err := h.Node.Exec(ctx, "sh", "-c", setup); err != nil {
 		return err
 	}
@@ -168,15 +168,26 @@ plugins:
 	return h.StartAgent()
 }
 
-// StartAgent starts the host's agent, in the host's network and mounts.
+// switchDir is what the host has at /run/openvswitch.
+func (h *Host) switchDir() string { return filepath.Join(h.dir, "ovs") }
+
+// inNetworkOf is a command in a node's network, with devices of that network in /sys. It is not in the node's PID namespace: it does not end with the node.
+// script ends with exec "$@".
+func inNetworkOf(n *lab.Node, script string, argv ...string) *exec.Cmd {
+	return exec.Command("nsenter", append([]string{
+		"-t", strconv.Itoa(n.PID()), "-n", "--", "unshare", "-m", "--propagation", "private", "sh", "-c", "mount -t sysfs sysfs /sys && " + script, "sh",
+	}, argv...)...)
+}
+
+// StartAgent starts the host's agent, in the host's network.
 func (h *Host) StartAgent() error {
 	log, err := os.OpenFile(filepath.Join(h.dir, "agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.Command("nsenter", "-t", strconv.Itoa(h.Node.PID()), "-m", "-n", "--", //nolint:gosec // ours
-		filepath.Join(h.fleet.Bin, "limiquantix-agent"), "--config", filepath.Join(h.dir, "agent.yaml"))
+	script := fmt.Sprintf(`mkdir -p %[1]s /run/openvswitch && mount --bind %[1]s /run/openvswitch && exec "$@"`, h.switchDir())
+	cmd := inNetworkOf(h.Node, script, filepath.Join(h.fleet.Bin, "limiquantix-agent"), "--config", filepath.Join(h.dir, "agent.yaml"))
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/sbin:/sbin:" + os.Getenv("PATH"), "HOME=" + h.dir}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -302,7 +302,7 @@ func (s *Stack) start(name, binary string, args ...string) error {
 			filepath.Join(s.Dir, small.Dir), fmt.Sprint(small.MiB), filepath.Join(s.Bin, binary),
 		}, args...)...)
 	} else if name == "agent" && len(s.Network) > 0 {
-		cmd = exec.Command("nsenter", append([]string{"-t", fmt.Sprint(s.Node.PID()), "-m", "-n", "--", filepath.Join(s.Bin, binary)}, args...)...) //nolint:gosec // ours
+		cmd = inNetworkOf(s.Node, `exec "$@"`, append([]string{filepath.Join(s.Bin, binary)}, args...)...)
 	}
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + s.Dir}

@@ -21,6 +21,7 @@ var allowed = map[string][]string{
 	"sdk":             {"proto"},
 	"sdk/conformance": {"proto", "sdk"},
 	"plugins/kit":     {"proto", "sdk"},
+	"plugins/bridge":  {"proto", "sdk", "plugins/kit"},
 	"plugins/ceph":    {"proto", "sdk", "plugins/kit"},
 	"plugins/kvm":     {"proto", "sdk", "plugins/kit"},
 	"plugins/local":   {"proto", "sdk", "plugins/kit"},
