@@ -21,6 +21,12 @@ func listen(t *testing.T, filter string) (count func() int64) {
 	return capture(t, exec.CommandContext(t.Context(), "tcpdump", "-l", "-n", "-i", "fabric", filter)) //nolint:gosec // ours
 }
 
+// listenWire does so on the wire that hosts with Open vSwitch share.
+func listenWire(t *testing.T, filter string) (count func() int64) {
+	t.Helper()
+	return capture(t, exec.CommandContext(t.Context(), "tcpdump", "-l", "-n", "-i", "wire", filter)) //nolint:gosec // ours
+}
+
 // listenOn does so on a device of a host.
 func listenOn(t *testing.T, h *stack.Host, dev, filter string) (count func() int64) {
 	t.Helper()

@@ -78,7 +78,7 @@ func start(t *testing.T, drivers []string, hosts ...string) *stack.Fleet {
 	t.Helper()
 	plugins := map[string]string{}
 	for _, d := range drivers {
-		plugins[d] = map[string]string{"ovs": "{run_directory: DIR/ovs, datapath: netdev}"}[d]
+		plugins[d] = map[string]string{"ovs": "{run_directory: DIR/ovs, datapath: netdev, uplinks: {physnet1: br-ex}}"}[d]
 	}
 	dir, err := os.MkdirTemp("", "lqn")
 	if err != nil {
@@ -119,13 +119,27 @@ func prepare(plugins map[string]string) func(context.Context, *stack.Host) error
 		if _, ovs := plugins["ovs"]; !ovs {
 			return nil
 		}
+		if err := wire(ctx, h); err != nil {
+			return err
+		}
 		_, err := h.Sh(ctx, `set -e; cd /run/openvswitch; export OVS_RUNDIR=/run/openvswitch OVS_LOGDIR=/run/openvswitch OVS_DBDIR=/run/openvswitch
 ovsdb-tool create conf.db /usr/share/openvswitch/vswitch.ovsschema
 ovsdb-server conf.db --remote=punix:/run/openvswitch/db.sock --pidfile --detach --log-file=ovsdb.log
 ovs-vsctl --no-wait init
-ovs-vswitchd unix:/run/openvswitch/db.sock --pidfile --detach --log-file=vswitchd.log`)
+ovs-vswitchd unix:/run/openvswitch/db.sock --pidfile --detach --log-file=vswitchd.log
+ovs-vsctl --timeout=20 add-br br-ex -- set bridge br-ex datapath_type=netdev -- add-port br-ex phys`)
 		return err
 	}
+}
+
+// wire gives a host a second device, phys, on a bridge that all hosts share and that passes VLAN tags.
+func wire(ctx context.Context, h *stack.Host) error {
+	script := fmt.Sprintf(`ip link show wire >/dev/null 2>&1 || { ip link add wire type bridge && ip link set wire up; }
+ip link add w-%[1]s type veth peer name phys netns %[2]d && ip link set w-%[1]s master wire up && nsenter -t %[2]d -n ip link set phys up`, h.Name, h.Node.PID())
+	if out, err := exec.CommandContext(ctx, "sh", "-ec", script).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
 }
 
 func lq(t *testing.T, f *stack.Fleet, args ...string) string {
@@ -155,20 +169,18 @@ type guest struct {
 	name string
 }
 
-// boot makes a small guest on a node and waits until it is ready; its first NIC asks for an address by DHCP.
-func boot(t *testing.T, f *stack.Fleet, name, node string, nics ...string) *guest {
-	t.Helper()
-	g := launch(t, f, name, node, nics...)
-	g.ready()
-	return g
-}
-
 // launch makes a small guest without waiting for it to be ready.
 func launch(t *testing.T, f *stack.Fleet, name, node string, nics ...string) *guest {
 	t.Helper()
+	return launchAs(t, f, name, node, "dhcp", nics...)
+}
+
+// launchAs makes one whose first NIC has an address of its own, with prefix length, or "dhcp".
+func launchAs(t *testing.T, f *stack.Fleet, name, node, address string, nics ...string) *guest {
+	t.Helper()
 	args := []string{
 		"vm", "create", name, "--memory", "128M", "--kernel", "vmlinuz", "--initrd", "initrd", "--node", node,
-		"--cmdline", "console=ttyS0 quiet panic=1 labip=dhcp labname=" + name,
+		"--cmdline", "console=ttyS0 quiet panic=1 labip=" + address + " labname=" + name,
 	}
 	for _, n := range nics {
 		args = append(args, "--nic", n)
