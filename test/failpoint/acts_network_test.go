@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"syscall"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
@@ -130,6 +131,9 @@ func actNICs(ctx context.Context, r *rig) error {
 		ask(o, r.vms.UpdateVM, &computev1.UpdateVMRequest{
 			Vm: &computev1.VM{Meta: &metav1.ObjectMeta{Id: second}, Spec: &computev1.VMSpec{Nics: nics}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"spec.nics"}}, RequestId: r.name("nics"),
 		})
+	}
+	if o.err == nil {
+		o.err = pause(ctx, 3*time.Second) // all is compared with the host meanwhile
 	}
 	if o.err == nil {
 		o.err = r.whileAgentIsDown(ctx, syscall.SIGKILL, func() error { return nil })

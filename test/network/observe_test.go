@@ -84,7 +84,7 @@ func checkTopology(t *testing.T, f *stack.Fleet) {
 		}
 		var have []string
 		for _, h := range f.Hosts {
-			out, err := h.Sh(t.Context(), `ip -br link | cut -d' ' -f1 | cut -d@ -f1 | grep -E '^lq[bt]' || true; ovs-vsctl --timeout=5 -f csv --no-headings --columns=name list interface 2>/dev/null | grep -E '^"?lqt' | tr -d '"' || true`)
+			out, err := h.Sh(t.Context(), `ip -br link | cut -d' ' -f1 | cut -d@ -f1 | grep -E '^lq[bt]' || true; ovs-vsctl --timeout=5 -f csv --no-headings --columns=name list interface 2>/dev/null | grep -E '^"?lq[to]' | tr -d '"' || true`)
 			if err != nil {
 				return false, err.Error()
 			}

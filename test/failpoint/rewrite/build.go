@@ -24,6 +24,7 @@ var edits = []Edit{
 	{"controller/internal/placement/expire.go", "expireEvery = 10 * time.Minute", "expireEvery = 2 * time.Second"},
 	{"agent/internal/metrics/metrics.go", "Interval = 15 * time.Second", "Interval = 3 * time.Second"},
 	{"agent/internal/reconcile/pool.go", "poolLook   = 10 * time.Second", "poolLook   = 3 * time.Second"},
+	{"agent/internal/reconcile/netwatch.go", "netCheck = 5 * time.Minute", "netCheck = 2 * time.Second"},
 
 	// Disks that are full, and that know no fallocate. Where the disk is really full is tested elsewhere.
 	{"controller/internal/store/etcd/space.go", "	return int64(st.Bavail)", `	if lqfp.Asked("full-disk") {
