@@ -20,7 +20,46 @@ import (
 	_ "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 )
 
-var tourBlock = regexp.MustCompile("(?ms)^```sh tour\n(.*?)^```$")
+var (
+	tourBlock     = regexp.MustCompile("(?ms)^```sh tour\n(.*?)^```$")
+	networksBlock = regexp.MustCompile("(?ms)^```sh networks\n(.*?)^```$")
+)
+
+// What the README shows of networks works as typed, where the node has a network plugin.
+func TestREADMENetworks(t *testing.T) {
+	s := start(t, func(o *stack.Options) { o.Network = []string{"bridge"} })
+	if err := s.AwaitNode(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := importGuest(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	root, err := stack.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	block := networksBlock.FindSubmatch(readme)
+	if block == nil {
+		t.Fatal("the README shows no networks")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "bash", "-eux", "-o", "pipefail", "-c", string(block[1]))
+	cmd.Env, cmd.Dir = s.Env(), t.TempDir()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"dropped (NO_RULE)", "front/nic0", "10.64.", "would change"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("it never printed %q:\n%s", want, out)
+		}
+	}
+}
 
 // Every command of the README's tour works as typed, by a user with Go's folders, and the tour shows every method of VMService and NodeService.
 func TestREADMETour(t *testing.T) {

@@ -193,13 +193,14 @@ plugins:
 	for _, name := range slices.Concat(s.Storage, s.Network) {
 		config += "  - name: " + name + "\n"
 	}
-	if err := os.WriteFile(filepath.Join(s.Dir, "agent.yaml"), []byte(config), 0o600); err != nil {
-		return err
-	}
 	if len(s.Network) > 0 {
+		config = "tunnel_address: " + loneAddress + "\n" + config
 		if err := s.joinNetworks(ctx); err != nil {
 			return err
 		}
+	}
+	if err := os.WriteFile(filepath.Join(s.Dir, "agent.yaml"), []byte(config), 0o600); err != nil {
+		return err
 	}
 	return s.StartAgent(ctx)
 }
@@ -227,9 +228,15 @@ func (s *Stack) StartAgent(context.Context) error {
 	return s.start("agent", "limiquantix-agent", "--config", filepath.Join(s.Dir, "agent.yaml"))
 }
 
-// joinNetworks lets an agent in the node's network and the world outside reach each other's ports on loopback.
+// loneAddress is where other nodes would reach the node's tunnels, if there were any: of the addresses that are for documentation.
+const loneAddress = "192.0.2.10"
+
+// joinNetworks gives the node an address, and lets an agent in the node's network and the world outside reach each other's ports on loopback.
 func (s *Stack) joinNetworks(ctx context.Context) error {
 	if err := lab.EnsurePackages(ctx, lab.NetworkPackages...); err != nil {
+		return err
+	}
+	if _, err := s.Node.Exec(ctx, "ip", "addr", "add", loneAddress+"/32", "dev", "lo"); err != nil {
 		return err
 	}
 	return errors.Join(s.Node.ForwardIn(ctx, s.agentPort), s.Node.ForwardOut(ctx, s.metricsPort))
