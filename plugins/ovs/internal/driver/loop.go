@@ -366,7 +366,7 @@ func (d *Driver) apply(ctx context.Context) error {
 			d.s.dirty = true
 			return backend(err)
 		}
-		return backend(c.Settled(ctx))
+		return backend(c.Settled(ctx, b))
 	}
 	for _, i := range d.s.interfaces {
 		if err := d.meters(ctx, i); err != nil {
@@ -376,7 +376,7 @@ func (d *Driver) apply(ctx context.Context) error {
 	if err := b.Replace(ctx, d.s.table.All()); err != nil {
 		return backend(err)
 	}
-	if err := c.Settled(ctx); err != nil {
+	if err := c.Settled(ctx, b); err != nil {
 		return backend(err)
 	}
 	d.s.dirty = false

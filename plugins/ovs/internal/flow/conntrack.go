@@ -55,15 +55,24 @@ type controlConn struct {
 }
 
 func (c *controlConn) call(method string, params ...string) (string, error) {
+	if err := c.send(method, params...); err != nil {
+		return "", err
+	}
+	return c.receive(method)
+}
+
+func (c *controlConn) send(method string, params ...string) error {
 	c.id++
 	params = append([]string{}, params...) // never null
 	req, err := json.Marshal(map[string]any{"id": c.id, "method": method, "params": params})
 	if err != nil {
-		return "", err
+		return err
 	}
-	if _, err := c.Write(req); err != nil {
-		return "", err
-	}
+	_, err = c.Write(req)
+	return err
+}
+
+func (c *controlConn) receive(method string) (string, error) {
 	var reply struct{ Result, Error any }
 	if err := c.dec.Decode(&reply); err != nil {
 		return "", err
@@ -73,17 +82,6 @@ func (c *controlConn) call(method string, params ...string) (string, error) {
 	}
 	s, _ := reply.Result.(string)
 	return s, nil
-}
-
-// Settled waits until the datapath does what the flows say: what it has cached of earlier ones is gone.
-func (c Conntrack) Settled(ctx context.Context) error {
-	conn, err := c.control(ctx)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-	_, err = conn.call("revalidator/wait")
-	return err
 }
 
 // Cut ends the connections of a zone that keep does not want to keep, and returns how many.
