@@ -42,7 +42,7 @@ func (d *Driver) ApplyRuleSet(ctx context.Context, req *driverv1.ApplyRuleSetReq
 // enforce records an update and puts it in force.
 func (d *Driver) enforce(ctx context.Context, u *ruleset.Update, rs *driverv1.RuleSet) error {
 	if u.Empty() {
-		if d.s.dirty {
+		if d.s.dirty && !d.s.empty() { // without any object there is no bridge
 			return d.apply(ctx)
 		}
 		return nil
