@@ -135,7 +135,8 @@ ovs-vsctl --timeout=20 add-br br-ex -- set bridge br-ex datapath_type=netdev -- 
 // wire gives a host a second device, phys, on a bridge that all hosts share and that passes VLAN tags.
 func wire(ctx context.Context, h *stack.Host) error {
 	script := fmt.Sprintf(`ip link show wire >/dev/null 2>&1 || { ip link add wire type bridge && ip link set wire up; }
-ip link add w-%[1]s type veth peer name phys netns %[2]d && ip link set w-%[1]s master wire up && nsenter -t %[2]d -n ip link set phys up`, h.Name, h.Node.PID())
+ip link del w-%[1]s 2>/dev/null || true
+ip link add w-%[1]s type veth peer name phys netns %[2]d && ip link set w-%[1]s master wire up && nsenter -t %[2]d -n ip link set phys addrgenmode none && nsenter -t %[2]d -n ip link set phys up`, h.Name, h.Node.PID())
 	if out, err := exec.CommandContext(ctx, "sh", "-ec", script).CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}

@@ -118,6 +118,7 @@ func (h *Host) start(ctx context.Context, o FleetOptions) (err error) {
 		return err
 	}
 	outer := "f-" + h.Name
+	_ = ip(ctx, "link", "del", outer) // of a node of that name whose namespace the kernel has not taken down yet
 	for _, args := range [][]string{
 		{"link", "add", outer, "type", "veth", "peer", "name", "uplink", "netns", strconv.Itoa(h.Node.PID())},
 		{"link", "set", outer, "master", fabric, "up"},
@@ -126,7 +127,7 @@ func (h *Host) start(ctx context.Context, o FleetOptions) (err error) {
 			return err
 		}
 	}
-	setup := fmt.Sprintf(`ip addr add %s%s dev uplink && ip link set uplink up && ip route add default via %s &&
+	setup := fmt.Sprintf(`ip link set uplink addrgenmode none && ip addr add %s%s dev uplink && ip link set uplink up && ip route add default via %s &&
 mkdir -p %s /run/openvswitch && mount --bind %[4]s /run/openvswitch`, h.Address, fabricBits, fabricIP, h.switchDir())
 	if _, err := h.Node.Exec(ctx, "sh", "-c", setup); err != nil {
 		return err
