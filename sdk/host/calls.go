@@ -64,7 +64,10 @@ func classify(ctx context.Context, plugin, method string, err error) error {
 	if f.Reason != metav1.Reason_REASON_UNSPECIFIED || len(f.Metadata) > 0 {
 		return f
 	}
-	if f.Code == codes.Canceled && ctx.Err() == nil {
+	switch {
+	case (f.Code == codes.Canceled || f.Code == codes.DeadlineExceeded) && fault.TimeIsUp(ctx):
+		f.Code, f.Message = codes.DeadlineExceeded, "plugin "+plugin+" did not answer "+method+" in time"
+	case f.Code == codes.Canceled && ctx.Err() == nil:
 		f.Code = codes.Unavailable // not the caller gave up: the connection was closed under the call
 	}
 	switch f.Code {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,6 +22,7 @@ import (
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/operation/v1/operationv1connect"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1/storagev1connect"
 	"github.com/limiquantix/limiquantix/test/failpoint/rewrite"
+	"github.com/limiquantix/limiquantix/test/ports"
 	"github.com/limiquantix/limiquantix/test/stack"
 )
 
@@ -70,7 +70,7 @@ func newRigOf(dir string, built rewrite.Built, bound time.Duration, pair bool) (
 			return nil, err
 		}
 	}
-	ports, err := freePorts(2)
+	ports, err := ports.Free(2)
 	if err != nil {
 		return nil, err
 	}
@@ -259,17 +259,4 @@ func (f tokenFile) WrapStreamingClient(next connect.StreamingClientFunc) connect
 
 func (f tokenFile) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return next
-}
-
-func freePorts(n int) ([]int, error) {
-	var out []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = l.Close() }()
-		out = append(out, l.Addr().(*net.TCPAddr).Port)
-	}
-	return out, nil
 }

@@ -20,6 +20,7 @@ import (
 
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	"github.com/limiquantix/limiquantix/test/ports"
 )
 
 func meta(name string) *metav1.ObjectMeta { return &metav1.ObjectMeta{Name: name} }
@@ -131,7 +132,7 @@ func etcd(dir string) (endpoint string, stop func(), err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", nil, err
 	}
-	ports, err := freePorts(1)
+	ports, err := ports.Free(1)
 	if err != nil {
 		return "", nil, err
 	}

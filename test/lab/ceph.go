@@ -10,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/limiquantix/limiquantix/test/ports"
 )
 
 // Ceph is a cluster of one monitor and one OSD that keeps its data in memory, on 127.0.0.1, with cephx on. It has its own configuration and keyring
@@ -41,10 +43,11 @@ func StartCeph(ctx context.Context, dir string, opts ...CephOption) (*Ceph, erro
 		return nil, err
 	}
 	c := &Ceph{Dir: dir, daemons: map[string]*exec.Cmd{}, ended: map[string]chan struct{}{}}
-	var err error
-	if c.port, err = freePortPair(ctx); err != nil {
+	port, err := ports.Free(2)
+	if err != nil {
 		return nil, err
 	}
+	c.port = port[0]
 	if err := c.start(ctx, o); err != nil {
 		return nil, fmt.Errorf("start ceph: %w", errors.Join(err, c.Stop()))
 	}

@@ -1,9 +1,7 @@
 package lab
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"strings"
 )
 
@@ -60,22 +58,4 @@ osd max object namespace len = 64
 // addresses are the monitor's, as Ceph writes them.
 func (c *Ceph) addresses() string {
 	return fmt.Sprintf("[v2:127.0.0.1:%d/0,v1:127.0.0.1:%d/0]", c.port, c.port+1)
-}
-
-// freePortPair finds two neighbouring ports that nobody listens on.
-func freePortPair(ctx context.Context) (int, error) {
-	var lc net.ListenConfig
-	for range 100 {
-		first, err := lc.Listen(ctx, "tcp4", "127.0.0.1:0")
-		if err != nil {
-			return 0, fmt.Errorf("find a port: %w", err)
-		}
-		port := first.Addr().(*net.TCPAddr).Port
-		second, err := lc.Listen(ctx, "tcp4", fmt.Sprintf("127.0.0.1:%d", port+1))
-		_ = first.Close()
-		if err == nil {
-			return port, second.Close()
-		}
-	}
-	return 0, fmt.Errorf("no two neighbouring ports are free")
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,6 +20,7 @@ import (
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1/computev1connect"
 	"github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1/storagev1connect"
+	"github.com/limiquantix/limiquantix/test/ports"
 	"github.com/limiquantix/limiquantix/test/stack"
 )
 
@@ -120,12 +120,11 @@ func (b *bearer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := ports.Free(1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", port[0])
 }
 
 // startCluster starts everything and waits until every node is ready.
@@ -230,7 +229,13 @@ func (m mixed) RoundTrip(r *http.Request) (*http.Response, error) {
 	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/connect") {
 		return m.two.RoundTrip(r)
 	}
-	return m.one.RoundTrip(r)
+	res, err := m.one.RoundTrip(r)
+	if err == nil && res.StatusCode == http.StatusBadRequest && !strings.Contains(res.Header.Get("Content-Type"), "json") { // not from a handler: whose is it?
+		body, _ := io.ReadAll(res.Body)
+		res.Status = fmt.Sprintf("%s %s from %s: %q", res.Proto, res.Status, r.URL.Host, body)
+		res.Body = io.NopCloser(strings.NewReader(""))
+	}
+	return res, err
 }
 
 type info struct {

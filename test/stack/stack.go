@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	"github.com/limiquantix/limiquantix/test/lab"
+	"github.com/limiquantix/limiquantix/test/ports"
 )
 
 // Options say what differs from the usual.
@@ -131,7 +131,7 @@ func Start(ctx context.Context, o Options) (*Stack, error) {
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil { //nolint:gosec // guests' files lie below
 		return nil, err
 	}
-	ports, err := freePorts(3)
+	ports, err := ports.Free(3)
 	if err != nil {
 		return nil, err
 	}
@@ -511,19 +511,6 @@ func Until(ctx context.Context, limit time.Duration, what string, cond func() (b
 	}
 }
 
-func freePorts(n int) ([]int, error) {
-	var out []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = l.Close() }()
-		out = append(out, l.Addr().(*net.TCPAddr).Port)
-	}
-	return out, nil
-}
-
 // AgentAddress is where agents dial.
 func (s *Stack) AgentAddress() string {
 	return fmt.Sprintf("%s:%d", cmp.Or(s.AgentHost, "127.0.0.1"), s.agentPort)
@@ -532,7 +519,7 @@ func (s *Stack) AgentAddress() string {
 // StartControllerOnly starts a controller without node and agent.
 func StartControllerOnly(ctx context.Context, o Options) (*Stack, error) {
 	s := &Stack{Options: o, procs: map[string]*exec.Cmd{}}
-	ports, err := freePorts(2)
+	ports, err := ports.Free(2)
 	if err != nil {
 		return nil, err
 	}

@@ -108,19 +108,13 @@ func (e *Engine) callUnbounded(ctx context.Context, plugin, method string, deadl
 	return e.observed(callCtx, plugin, "", method, f)
 }
 
-// timeIsUp reports whether a call ended by its deadline, which the plugin's side may notice a moment before ours: it then ends the stream as if it were cancelled.
-func timeIsUp(ctx context.Context) bool {
-	d, ok := ctx.Deadline()
-	return ok && time.Until(d) < 100*time.Millisecond && !errors.Is(ctx.Err(), context.Canceled)
-}
-
 func (e *Engine) observed(ctx context.Context, plugin, pool, method string, f func(context.Context) error) error {
 	begin := time.Now()
 	err := f(ctx)
 	code := codes.OK
 	if err != nil {
 		fe := fault.From(err)
-		if code = fe.Code; code == codes.DeadlineExceeded && (ctx.Err() != nil || fe.Reason == metav1.Reason_REASON_UNSPECIFIED) || code == codes.Canceled && timeIsUp(ctx) { // ours, not the driver's word
+		if code = fe.Code; code == codes.DeadlineExceeded && (fault.TimeIsUp(ctx) || fe.Reason == metav1.Reason_REASON_UNSPECIFIED) || code == codes.Canceled && fault.TimeIsUp(ctx) { // ours, not the driver's word
 			code = codes.DeadlineExceeded
 			fe = fault.New(metav1.Reason_REASON_BACKEND_TIMEOUT, "plugin %s did not answer %s within %s", plugin, method, people(time.Since(begin)))
 		}
