@@ -177,6 +177,21 @@ func TestMirror(t *testing.T) {
 	if _, err := f.WriteAt([]byte(big), 4096); err != nil {
 		t.Error(err)
 	}
+	piece, read := make([]byte, 4096), ""
+	for off := int64(4096); off < 4096+int64(len(big)); off += 4096 { // in order: more is fetched than asked for
+		if _, err := f.ReadAt(piece, off); err != nil {
+			t.Fatal(err)
+		}
+		if read += string(piece); off == 16384 {
+			if _, err := f.WriteAt([]byte("XYZ"), off+5000); err != nil { // and what is written is seen at once
+				t.Fatal(err)
+			}
+			big = big[:off-4096+5000] + "XYZ" + big[off-4096+5003:]
+		}
+	}
+	if read != big {
+		t.Error("pieces read in order are not what was written")
+	}
 	if err := errors.Join(f.Sync(), f.Truncate(4096+int64(len(big))+1), f.Close()); err != nil {
 		t.Error(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/rpc"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,7 +17,7 @@ import (
 )
 
 // Mirror shows a folder of the guest on the host at dir, which must be there, by FUSE: what is mounted below it in the guest is seen too, block devices are
-// regular files of their size, and nothing is kept in between. So a hypervisor on the host opens what a plugin in the guest has made. Files cannot be made or
+// regular files of their size, and nothing is kept but, for a second, what lies behind what is read in order. So a hypervisor on the host opens what a plugin in the guest has made. Files cannot be made or
 // removed there. Who runs in a mount namespace of his own sees it if that was made afterwards. Call unmount when nothing has a file open, before the guest's end.
 func (g *Guest) Mirror(guestDir, dir string) (unmount func() error, err error) {
 	s, err := g.session.OpenStream()
@@ -28,7 +29,7 @@ func (g *Guest) Mirror(guestDir, dir string) (unmount func() error, err error) {
 	}
 	c := rpc.NewClient(s)
 	var none time.Duration
-	srv, err := fs.Mount(dir, &mirrored{c: c, root: guestDir}, &fs.Options{
+	srv, err := fs.Mount(dir, &mirrored{c: c, root: guestDir, writes: new(atomic.Uint64)}, &fs.Options{
 		AttrTimeout: &none, EntryTimeout: &none,
 		MountOptions: fuse.MountOptions{DirectMountStrict: true, AllowOther: true, FsName: "lab:" + guestDir, Name: "lab", DisableXAttrs: true, MaxWrite: 128 << 10},
 	})
@@ -47,8 +48,9 @@ func (g *Guest) Mirror(guestDir, dir string) (unmount func() error, err error) {
 // mirrored is a file or folder of the guest.
 type mirrored struct {
 	fs.Inode
-	c    *rpc.Client
-	root string
+	c      *rpc.Client
+	root   string
+	writes *atomic.Uint64 // how often something was changed by way of the mirror
 }
 
 var (
@@ -88,7 +90,7 @@ func (m *mirrored) Lookup(ctx context.Context, name string, out *fuse.EntryOut) 
 	}
 	fill(r.Attr, &out.Attr)
 	// Several file systems of the guest are seen through one: their inode numbers may be alike, and the name is what counts.
-	return m.NewInode(ctx, &mirrored{c: m.c, root: m.root}, fs.StableAttr{Mode: r.Attr.Mode & syscall.S_IFMT}), 0
+	return m.NewInode(ctx, &mirrored{c: m.c, root: m.root, writes: m.writes}, fs.StableAttr{Mode: r.Attr.Mode & syscall.S_IFMT}), 0
 }
 
 // Getattr asks the guest each time: a volume may have grown.
@@ -117,6 +119,7 @@ func (m *mirrored) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAtt
 	if own.UID >= 0 || own.GID >= 0 {
 		calls = append(calls, own)
 	}
+	defer m.writes.Add(1)
 	for _, c := range calls {
 		c.Path = m.path()
 		if _, errno := call(m.c, c); errno != 0 {
@@ -136,38 +139,8 @@ func (m *mirrored) Readdir(context.Context) (fs.DirStream, syscall.Errno) {
 	return fs.NewListDirStream(entries), errno
 }
 
-// Open opens a file; nothing of it is kept on the host.
+// Open opens a file; the host's kernel keeps nothing of it.
 func (m *mirrored) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	r, errno := call(m.c, wire.FileCall{Op: wire.FileOpen, Path: m.path(), Flags: int(flags)})
-	return &opened{m.c, r.Handle}, fuse.FOPEN_DIRECT_IO, errno
-}
-
-// opened is an open file.
-type opened struct {
-	c      *rpc.Client
-	handle uint64
-}
-
-// Read reads at an offset.
-func (o *opened) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
-	r, errno := call(o.c, wire.FileCall{Op: wire.FileRead, Handle: o.handle, Offset: off, Size: len(dest)})
-	return fuse.ReadResultData(r.Data), errno
-}
-
-// Write writes at an offset.
-func (o *opened) Write(_ context.Context, data []byte, off int64) (uint32, syscall.Errno) {
-	r, errno := call(o.c, wire.FileCall{Op: wire.FileWrite, Handle: o.handle, Offset: off, Data: data})
-	return uint32(r.Size), errno //nolint:gosec // at most what was given
-}
-
-// Fsync lets the guest write to its disk.
-func (o *opened) Fsync(context.Context, uint32) syscall.Errno {
-	_, errno := call(o.c, wire.FileCall{Op: wire.FileSync, Handle: o.handle})
-	return errno
-}
-
-// Release closes.
-func (o *opened) Release(context.Context) syscall.Errno {
-	_, errno := call(o.c, wire.FileCall{Op: wire.FileClose, Handle: o.handle})
-	return errno
+	return &opened{c: m.c, handle: r.Handle, writes: m.writes}, fuse.FOPEN_DIRECT_IO, errno
 }
