@@ -496,17 +496,19 @@ func (s *Stack) Metrics(ctx context.Context, of string) ([]byte, error) {
 func Until(ctx context.Context, limit time.Duration, what string, cond func() (bool, string)) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
 	for {
+		began := time.Now()
 		ok, seen := cond()
 		if ok {
 			return nil
 		}
+		// Asking takes at most a fifth of the time: on a small machine it would slow down what is waited for.
+		pause := time.NewTimer(min(max(4*time.Since(began), 100*time.Millisecond), time.Second))
 		select {
 		case <-ctx.Done():
+			pause.Stop()
 			return fmt.Errorf("waited in vain for: %s; last seen: %s", what, seen)
-		case <-tick.C:
+		case <-pause.C:
 		}
 	}
 }
