@@ -45,6 +45,7 @@ type Driver struct {
 	host    *driverv1.HostFacts
 	session *vswitch.Session // nil while the database is away
 	s       *state           // nil until it was read once
+	line    *flow.Line       // with the bridge; nil until flows were sent once
 
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -82,7 +83,7 @@ func (d *Driver) ConfigureDriver(ctx context.Context, c *sdk.Config) (*driverv1.
 	if err != nil {
 		return nil, err
 	}
-	d.cfg, d.host, d.session, d.s = cfg, c.Host, nil, nil
+	d.cfg, d.host, d.session, d.s, d.line = cfg, c.Host, nil, nil, nil
 	d.kick, d.odd = make(chan struct{}, 1), make(chan string, 1)
 	unlock()
 	d.Health.Set(away("the database was not reached yet"))
@@ -122,6 +123,11 @@ func (d *Driver) Close() {
 		d.stop()
 		d.done.Wait()
 		d.stop = nil
+		d.busy <- struct{}{}
+		if d.line != nil {
+			d.line.Close()
+		}
+		<-d.busy
 	}
 }
 

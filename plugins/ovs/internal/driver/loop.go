@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/limiquantix/limiquantix/plugins/ovs/internal/flow"
 	"github.com/limiquantix/limiquantix/plugins/ovs/internal/vswitch"
 	"github.com/limiquantix/limiquantix/proto/fault"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
@@ -62,12 +61,7 @@ func (d *Driver) serve(ctx context.Context, ready func()) error {
 		return err
 	}
 	ready()
-	watching, stop := context.WithCancel(ctx)
-	finished := make(chan struct{})
-	go func() { defer close(finished); d.watchFlows(watching) }()
 	defer func() {
-		stop()
-		<-finished
 		d.busy <- struct{}{}
 		d.session = nil
 		<-d.busy
@@ -349,6 +343,24 @@ func (d *Driver) observe(ctx context.Context, view *vswitch.View) {
 	}
 }
 
+// connect makes the connection with the bridge by which flows are changed, unless it is there. What changed without one was not told: all flows are sent again.
+func (d *Driver) connect(ctx context.Context) error {
+	if d.line != nil && !d.line.Lost() {
+		return nil
+	}
+	line, err := d.flows().Open(ctx, func(what string) {
+		select {
+		case d.odd <- what:
+		default: // one is enough: all flows are compared
+		}
+	})
+	if err != nil {
+		return err
+	}
+	d.line, d.s.dirty = line, true
+	return nil
+}
+
 // apply sends what the bridge has not got, in one bundle.
 func (d *Driver) apply(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx) // a bundle that is cut short may or may not be in force
@@ -357,16 +369,19 @@ func (d *Driver) apply(ctx context.Context) error {
 	if err != nil {
 		return backend(err)
 	}
+	if err := d.connect(ctx); err != nil {
+		return backend(err)
+	}
 	if !d.s.dirty {
-		lines := d.s.table.Changes()
-		if len(lines) == 0 {
+		changes := d.s.table.Changes()
+		if len(changes) == 0 {
 			return nil
 		}
-		if err := b.Change(ctx, lines); err != nil {
+		if err := d.line.Change(ctx, changes); err != nil {
 			d.s.dirty = true
 			return backend(err)
 		}
-		return backend(c.Settled(ctx, b))
+		return backend(c.Settled(ctx, d.line))
 	}
 	for _, i := range d.s.interfaces {
 		if err := d.meters(ctx, i); err != nil {
@@ -376,7 +391,7 @@ func (d *Driver) apply(ctx context.Context) error {
 	if err := b.Replace(ctx, d.s.table.All()); err != nil {
 		return backend(err)
 	}
-	if err := c.Settled(ctx, b); err != nil {
+	if err := c.Settled(ctx, d.line); err != nil {
 		return backend(err)
 	}
 	d.s.dirty = false
@@ -401,39 +416,4 @@ func (d *Driver) meters(ctx context.Context, i *iface) error {
 		}
 	}
 	return nil
-}
-
-// watchFlows asks the bridge to tell of changed flows, again and again, and reports those that are not ours.
-func (d *Driver) watchFlows(ctx context.Context) {
-	suspect := func(what string) {
-		select {
-		case d.odd <- what:
-		default: // one is enough: all flows are compared
-		}
-	}
-	for ctx.Err() == nil {
-		_ = d.flows().Watch(ctx, func() { suspect("the switch was restarted") }, func(e flow.Event) {
-			if d.unexpected(ctx, e) {
-				suspect(e.Line)
-			}
-		})
-		sleep(ctx, pause)
-	}
-}
-
-// unexpected reports whether a change of flows is none of ours.
-func (d *Driver) unexpected(ctx context.Context, e flow.Event) bool {
-	unlock, err := d.lock(ctx)
-	if err != nil {
-		return false
-	}
-	defer unlock()
-	_, wanted := d.s.table.Wanted(e.Cookie)
-	switch e.Kind {
-	case "ADDED":
-		return !wanted
-	case "DELETED":
-		return wanted
-	}
-	return true
 }

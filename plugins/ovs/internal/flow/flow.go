@@ -55,14 +55,13 @@ func (k Key) match() string {
 // entry is what owners say of one key.
 type entry map[string]Flow
 
-// render is the flow without its cookie; empty when nobody wants it.
-func (e entry) render(k Key) (line string, class Class) {
+// render is what the flow does; empty when nobody wants it.
+func (e entry) render() (actions string, class Class) {
 	if len(e) == 0 {
 		return "", 0
 	}
 	class = Plain
 	var clauses []Clause
-	actions := ""
 	for _, f := range e {
 		clauses = append(clauses, f.Clauses...)
 		if f.Actions != "" && (actions == "" || f.Actions < actions) {
@@ -86,8 +85,11 @@ func (e entry) render(k Key) (line string, class Class) {
 		}
 		actions = strings.Join(parts, ",")
 	}
-	return k.match() + ",actions=" + actions, class
+	return actions, class
 }
+
+// line is a flow without its cookie, as ovs-ofctl has it.
+func (k Key) line(actions string) string { return k.match() + ",actions=" + actions }
 
 // cookie names a flow by its class and all that it is.
 func cookie(line string, class Class) uint64 {

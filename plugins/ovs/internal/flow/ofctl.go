@@ -1,7 +1,6 @@
 package flow
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -55,15 +54,6 @@ func (b Bridge) run(ctx context.Context, stdin, of, verb string, args ...string)
 		return "", fmt.Errorf("ovs-ofctl %s: %w: %.500s", verb, err, strings.TrimSpace(errs.String()))
 	}
 	return out.String(), nil
-}
-
-// Change applies a bundle: all of it or nothing.
-func (b Bridge) Change(ctx context.Context, lines []string) error {
-	if len(lines) == 0 {
-		return nil
-	}
-	_, err := b.run(ctx, strings.Join(lines, "\n")+"\n", "OpenFlow14", "bundle", "-")
-	return err
 }
 
 // Replace makes flows all that the bridge has, in one bundle.
@@ -176,45 +166,4 @@ func (b Bridge) Meter(ctx context.Context, id uint32, rate, burst int64) error {
 func (b Bridge) DeleteMeter(ctx context.Context, id uint32) error {
 	_, err := b.run(ctx, "", "OpenFlow13", "del-meters", fmt.Sprintf("meter=%d", id))
 	return err
-}
-
-// Event is a change of flows as the bridge tells it.
-type Event struct {
-	Kind   string // ADDED, DELETED, MODIFIED
-	Cookie uint64
-	Line   string
-}
-
-// Watch calls f with each change of flows until ctx ends or the bridge goes away. ready is called when it is being told.
-func (b Bridge) Watch(ctx context.Context, ready func(), f func(Event)) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	cmd := b.command(ctx, "-O", "OpenFlow10", "monitor", "unix:"+b.Socket, "watch:!initial")
-	pipe, err := cmd.StderrPipe()
-	if err != nil {
-		return err
-	}
-	cmd.Stdout = cmd.Stderr // the tool writes events to either
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	told := false
-	scan := bufio.NewScanner(pipe)
-	scan.Buffer(nil, 1<<22)
-	for scan.Scan() {
-		line := scan.Text()
-		if !told && strings.HasPrefix(line, "NXST_FLOW_MONITOR") {
-			told = true
-			ready()
-		}
-		if kind, ok := strings.CutPrefix(strings.TrimSpace(line), "event="); ok {
-			kind, _, _ = strings.Cut(kind, " ")
-			f(Event{kind, cookieOf(line), strings.TrimSpace(line)})
-		}
-	}
-	cancel()
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("ovs-ofctl monitor: %w", err)
-	}
-	return errors.New("ovs-ofctl monitor: ended")
 }

@@ -64,36 +64,35 @@ func (t *Table) Set(owner string, flows []Flow) {
 // Owners are all that want flows.
 func (t *Table) Owners() []string { return slices.Collect(maps.Keys(t.owners)) }
 
-// Changes are the lines of a bundle that brings a bridge from what was sent last to what is wanted; none when nothing differs. It counts as sent: when sending fails, send All.
-func (t *Table) Changes() []string {
-	var lines []string
+// Changes bring a bridge from what was sent last to what is wanted; none when nothing differs. They count as sent: when sending fails, send All.
+func (t *Table) Changes() (changes []Change) {
 	for k := range t.touched {
 		e := t.entries[k]
 		if e == nil {
 			continue
 		}
-		line, class := e.render(k)
+		actions, class := e.render()
 		old, was := t.sent[k]
 		switch {
-		case line == "" && was:
+		case actions == "" && was:
 			delete(t.cookies, old)
 			delete(t.sent, k)
-			lines = append(lines, "flow delete_strict "+k.match())
-		case line != "":
-			c := cookie(line, class)
+			changes = append(changes, Change{Key: k})
+		case actions != "":
+			c := cookie(k.line(actions), class)
 			if was && c == old {
 				break
 			}
 			delete(t.cookies, old)
 			t.sent[k], t.cookies[c] = c, Owned{k, e.owner()}
-			lines = append(lines, fmt.Sprintf("flow add cookie=%#x,%s", c, line))
+			changes = append(changes, Change{k, c, actions})
 		}
 		if len(e) == 0 {
 			delete(t.entries, k)
 		}
 	}
 	clear(t.touched)
-	return lines
+	return changes
 }
 
 func (e entry) owner() string {
@@ -111,7 +110,8 @@ func (t *Table) All() string {
 	t.Changes()
 	var b strings.Builder
 	for k, e := range t.entries {
-		if line, class := e.render(k); line != "" {
+		if actions, class := e.render(); actions != "" {
+			line := k.line(actions)
 			fmt.Fprintf(&b, "cookie=%#x,%s\n", cookie(line, class), line)
 		}
 	}
@@ -131,8 +131,8 @@ func (t *Table) Wanted(cookie uint64) (Owned, bool) {
 func (t *Table) Text() string {
 	var lines []string
 	for k, e := range t.entries {
-		if line, _ := e.render(k); line != "" {
-			lines = append(lines, line)
+		if actions, _ := e.render(); actions != "" {
+			lines = append(lines, k.line(actions))
 		}
 	}
 	slices.Sort(lines)
