@@ -16,6 +16,9 @@ import (
 	"github.com/limiquantix/limiquantix/test/lab/guest/wire"
 )
 
+// letGo is how long the end of a mirror waits for the kernel.
+const letGo = 5 * time.Second
+
 // Mirror shows a folder of the guest on the host at dir, which must be there, by FUSE: what is mounted below it in the guest is seen too, block devices are
 // regular files of their size, and nothing is kept but, for a second, what lies behind what is read in order. So a hypervisor on the host opens what a plugin in the guest has made. Files cannot be made or
 // removed there. Who runs in a mount namespace of his own sees it if that was made afterwards. Call unmount when nothing has a file open, before the guest's end.
@@ -39,7 +42,12 @@ func (g *Guest) Mirror(guestDir, dir string) (unmount func() error, err error) {
 	return func() error {
 		err := syscall.Unmount(dir, syscall.MNT_DETACH)
 		if err == nil {
-			srv.Wait()
+			ended := make(chan struct{})
+			go func() { srv.Wait(); close(ended) }()
+			select {
+			case <-ended:
+			case <-time.After(letGo): // somebody made a mount namespace of his own meanwhile and holds a copy; what he reads there fails from now on
+			}
 		}
 		return errors.Join(err, c.Close())
 	}, nil
