@@ -39,11 +39,9 @@ func TestConformance(t *testing.T) {
 			Spec: func(n int) *driverv1.NetworkSpec {
 				return &driverv1.NetworkSpec{Type: driverv1.NetworkType_NETWORK_TYPE_OVS, Subnets: []*driverv1.SubnetSpec{{Cidr: fmt.Sprintf("10.213.%d.0/24", n)}}}
 			},
-			Packets: &conformance.PacketOptions{Policies: 12, OVS: guest.OVS{Database: "unix:" + o.dir + "/db.sock"}},
+			Packets: &conformance.PacketOptions{Policies: 12, OVS: guest.OVS{Database: "unix:" + o.dir + "/db.sock", Placed: o.deepen}},
 		},
 		Brief: true,
-		// Not yet passed: under fire some packets of allowed flows are lost while rules change.
-		Skip: []string{"network/packets/window"},
 	})
 	if left := o.vsctl("list-br"); left != "br-hand" {
 		t.Errorf("bridges are left: %s", left)

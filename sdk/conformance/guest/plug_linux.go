@@ -22,6 +22,9 @@ const queueLength = 20000
 type OVS struct {
 	// Database as ovs-vsctl's --db wants it, for example "unix:/run/openvswitch/db.sock"; empty = its default.
 	Database string
+	// Placed, when not nil, is called when the switch has a guest's device, before the device goes up. Where the switch takes packets with a short queue, what comes while the machine
+	// holds it up is lost whatever the driver does: here a test can make that queue longer.
+	Placed func(device string) error
 }
 
 // Plug makes the tap that a binding asks for and puts it where the binding says, in a hypervisor's order: the tap comes first, then it gets its place, then it goes up.
@@ -38,10 +41,15 @@ func (g *Guest) Plug(ctx context.Context, b *driverv1.InterfaceBinding, o OVS) e
 	case *driverv1.InterfaceBinding_OvsPort:
 		p := x.OvsPort
 		return g.plug(p.GetTapName(), p.GetMtu(), func(netlink.Link) (func() error, error) {
-			return func() error { // no context: it is undone also when that of plugging has ended
-					return vsctl(context.Background(), o, "--if-exists", "del-port", p.GetBridge(), p.GetTapName())
-				}, vsctl(ctx, o, "--may-exist", "add-port", p.GetBridge(), p.GetTapName(), "--", "set", "Interface", p.GetTapName(),
-					"external_ids:iface-id="+p.GetInterfaceId(), "external_ids:attached-mac="+fmt.Sprintf("%q", g.MAC), "external_ids:iface-status=active")
+			undo := func() error { // no context: it is undone also when that of plugging has ended
+				return vsctl(context.Background(), o, "--if-exists", "del-port", p.GetBridge(), p.GetTapName())
+			}
+			err := vsctl(ctx, o, "--may-exist", "add-port", p.GetBridge(), p.GetTapName(), "--", "set", "Interface", p.GetTapName(),
+				"external_ids:iface-id="+p.GetInterfaceId(), "external_ids:attached-mac="+fmt.Sprintf("%q", g.MAC), "external_ids:iface-status=active")
+			if err == nil && o.Placed != nil {
+				err = o.Placed(p.GetTapName())
+			}
+			return undo, err
 		})
 	case *driverv1.InterfaceBinding_Tap:
 		return g.plug(x.Tap.GetTapName(), 0, func(netlink.Link) (func() error, error) { return nil, nil })

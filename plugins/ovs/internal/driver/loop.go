@@ -137,6 +137,11 @@ func (d *Driver) settle(ctx context.Context, verify string) error {
 	if d.session == nil {
 		return vswitch.ErrAway
 	}
+	if d.line != nil && d.line.Lost() && !d.s.dirty && !d.s.empty() {
+		if fresh, err := d.connect(ctx); err == nil && fresh { // else the bridge may be gone, and is made anew
+			verify = "the connection with the bridge was lost"
+		}
+	}
 	drifts, err := d.sync(ctx, true)
 	d.tell(drifts)
 	if err != nil {
@@ -343,10 +348,10 @@ func (d *Driver) observe(ctx context.Context, view *vswitch.View) {
 	}
 }
 
-// connect makes the connection with the bridge by which flows are changed, unless it is there. What changed without one was not told: all flows are sent again.
-func (d *Driver) connect(ctx context.Context) error {
+// connect makes the connection with the bridge by which flows are changed, unless it is there, and reports whether it did: what changed without one was not told.
+func (d *Driver) connect(ctx context.Context) (fresh bool, err error) {
 	if d.line != nil && !d.line.Lost() {
-		return nil
+		return false, nil
 	}
 	line, err := d.flows().Open(ctx, func(what string) {
 		select {
@@ -355,10 +360,10 @@ func (d *Driver) connect(ctx context.Context) error {
 		}
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
-	d.line, d.s.dirty = line, true
-	return nil
+	d.line = line
+	return true, nil
 }
 
 // apply sends what the bridge has not got, in one bundle.
@@ -369,9 +374,14 @@ func (d *Driver) apply(ctx context.Context) error {
 	if err != nil {
 		return backend(err)
 	}
-	if err := d.connect(ctx); err != nil {
+	if d.s.dirty && d.line != nil { // it may be with a bridge that was deleted a moment ago
+		d.line.Close()
+	}
+	fresh, err := d.connect(ctx)
+	if err != nil {
 		return backend(err)
 	}
+	d.s.dirty = d.s.dirty || fresh
 	if !d.s.dirty {
 		changes := d.s.table.Changes()
 		if len(changes) == 0 {
