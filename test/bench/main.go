@@ -48,8 +48,9 @@ var parts = []part{
 	{"nfs", storageLab("nfs", prepareNFS), func(w string) bool { return strings.HasPrefix(w, "storage_nfs_") }},
 	{"lvm", storageLab("lvm", prepareLVM), func(w string) bool { return strings.HasPrefix(w, "storage_lvm_") }},
 	{"compile", compile, func(w string) bool { return w == "network_compile_s" }},
+	// In no PID namespace: the plugin knows its own changes by process numbers, which the kernel tells in those of the first one.
 	{"bridge", network("bridge", ""), func(w string) bool { return strings.HasPrefix(w, "network_bridge_") }},
-	{"ovs", network("ovs", prepareOVS), func(w string) bool { return strings.HasPrefix(w, "network_ovs_") }},
+	{"ovs", network("ovs", prepareOVS, "-p", "--mount-proc"), func(w string) bool { return strings.HasPrefix(w, "network_ovs_") }},
 }
 
 // vms measures the controller and the whole path of a VM.

@@ -31,8 +31,8 @@ ovsdb-tool create /run/openvswitch/conf.db /usr/share/openvswitch/vswitch.ovssch
 ovsdb-server /run/openvswitch/conf.db --remote=punix:/run/openvswitch/db.sock --pidfile --detach --log-file; ovs-vsctl --no-wait init
 ovs-vswitchd unix:/run/openvswitch/db.sock --pidfile --detach --log-file; `
 
-// network measures a network plugin in network, mount and PID namespaces of its own: this program runs there once more, and all that it starts ends with it.
-func network(driver, prepare string) func(context.Context, string, samples) error {
+// network measures a network plugin in network and mount namespaces of its own, and more if asked: this program runs there once more. In a PID namespace all that is started ends with it.
+func network(driver, prepare string, more ...string) func(context.Context, string, samples) error {
 	return func(ctx context.Context, bin string, got samples) error {
 		if err := lab.EnsurePackages(ctx, lab.NetworkPackages...); err != nil {
 			return err
@@ -42,8 +42,9 @@ func network(driver, prepare string) func(context.Context, string, samples) erro
 			return err
 		}
 		script := "set -e; mount -t sysfs sysfs /sys; ip link set lo up; " + prepare + `exec "$@"`
-		cmd := exec.CommandContext(ctx, "unshare", "-n", "-m", "-p", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", //nolint:gosec // this program
-			"sh", "-c", script, "sh", self, "inside", driver, filepath.Join(bin, "plugins", driver))
+		args := append([]string{"-n", "-m", "--fork", "--kill-child", "--propagation", "private"}, more...)
+		args = append(args, "sh", "-c", script, "sh", self, "inside", driver, filepath.Join(bin, "plugins", driver))
+		cmd := exec.CommandContext(ctx, "unshare", args...) //nolint:gosec // this program
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, os.Stderr
 		if err := cmd.Run(); err != nil {
