@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/limiquantix/limiquantix/plugins/bridge/internal/monitor"
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/name"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 )
@@ -148,19 +148,42 @@ func TestKilledMidway(t *testing.T) {
 	a.wantPing(t, "10.0.0.11", false)
 }
 
-// changes counts what the kernel tells of changes in its packet filter while f runs.
+// changes counts the transactions in the packet filter while f runs. One before and one after it, of the test's own, show that all are seen.
 func changes(t testing.TB, f func()) int {
 	t.Helper()
-	cmd := exec.Command("nft", "monitor")
-	out := &strings.Builder{}
-	cmd.Stdout = out
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	seen, ended := make(chan monitor.Change, 1024), make(chan error, 1)
+	everything := func(byte, string, string, bool) bool { return true }
+	go func() { ended <- monitor.Filter(ctx, everything, func(c monitor.Change) { seen <- c }) }()
+	const before, after = "lqtest-before", "lqtest-after"
+	nudge := func(own string) { run(t, "nft", "add table inet "+own+"; delete table inet "+own) }
+	until := func(own string, again <-chan time.Time) (others int) {
+		t.Helper()
+		for {
+			select {
+			case c := <-seen:
+				switch {
+				case c.Lost:
+					t.Fatal("changes were missed")
+				case c.Touches(own):
+					return others
+				case !c.Touches(before):
+					others++
+				}
+			case <-again:
+				nudge(own)
+			case err := <-ended:
+				t.Fatal("changes are not told:", err)
+			}
+		}
 	}
+	tick := time.NewTicker(100 * time.Millisecond) // whoever listens does so at some time
+	defer tick.Stop()
+	until(before, tick.C)
 	f()
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	return strings.Count(out.String(), "\n")
+	nudge(after)
+	return until(after, nil)
 }
 
 // Sets of 1,000 and 10,000 rules, one rule more, one member more. The bounds are ten times those of a quiet machine.
@@ -213,6 +236,9 @@ func TestSpeed(t *testing.T) {
 	}
 	if out := run(t, "ipset", "save", name.Set4(members)); !strings.Contains(out, "10.9.0.2") {
 		t.Error(out)
+	}
+	if n := changes(t, func() { l.apply(t, set, 4, many(1002)...) }); n != 1 {
+		t.Errorf("one rule more took %d changes of the packet filter", n)
 	}
 }
 

@@ -1,19 +1,16 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -230,13 +227,16 @@ func (s *switched) members(ctx context.Context) error {
 		return err
 	}
 	s.add("ports_500_s", took)
-	events, stop, err := netfilterEvents(ctx)
+	events, err := nftEvents(ctx)
 	if err != nil {
 		return err
 	}
-	defer stop()
+	defer events.close()
 	for i := range turns {
-		before := events()
+		before, err := events.count()
+		if err != nil {
+			return err
+		}
 		took, err := since(func() error {
 			_, err := s.client.UpdateAddressSet(ctx, &driverv1.UpdateAddressSetRequest{
 				AddressSetId: friends, Mark: markOf(friends), Generation: int64(2 + i), Change: &driverv1.UpdateAddressSetRequest_Delta{Delta: &driverv1.AddressSetDelta{BaseGeneration: int64(1 + i), Add: []string{fmt.Sprintf("10.20.200.%d", 1+i)}}},
@@ -246,44 +246,71 @@ func (s *switched) members(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		after, err := events.count()
+		if err != nil {
+			return err
+		}
 		s.add("one_member_more_ms", took*1000)
-		s.add("one_member_more_events", float64(events()-before))
+		s.add("one_member_more_events", float64(after-before))
 	}
 	return nil
 }
 
-// netfilterEvents counts what changes in nftables, which iptables' rules are part of. One event of its own shows that it counts.
-func netfilterEvents(ctx context.Context) (count func() int64, stop func(), err error) {
-	cmd := exec.CommandContext(ctx, "nft", "monitor")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, nil, err
-	}
-	var lines atomic.Int64
-	go func() { // ends with the pipe
-		r := bufio.NewReader(out)
-		for {
-			if _, err := r.ReadString('\n'); err != nil {
-				return
-			}
-			lines.Add(1)
-		}
-	}()
-	stop = func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
-	for deadline := time.Now().Add(20 * time.Second); lines.Load() == 0; time.Sleep(50 * time.Millisecond) {
-		_ = exec.CommandContext(ctx, "nft", "add table inet lqbench; delete table inet lqbench").Run()
-		if time.Now().After(deadline) {
-			stop()
-			return nil, nil, io.ErrNoProgress
-		}
-	}
-	time.Sleep(500 * time.Millisecond) // those of its own have come
-	return lines.Load, stop, nil
+// events counts what changes in nftables, which iptables' rules are part of: the kernel has told of a change before the change's command ends.
+type events struct {
+	fd   int
+	seen int
 }
+
+const nftGroup = 7 // NFNLGRP_NFTABLES
+
+// nftEvents begins to count. A change of its own shows that it does.
+func nftEvents(ctx context.Context) (*events, error) {
+	fd, err := syscall.Socket(syscall.AF_NETLINK, syscall.SOCK_RAW|syscall.SOCK_CLOEXEC, syscall.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	e := &events{fd: fd}
+	err = syscall.Bind(fd, &syscall.SockaddrNetlink{Family: syscall.AF_NETLINK, Groups: 1 << (nftGroup - 1)})
+	if err == nil {
+		err = exec.CommandContext(ctx, "nft", "add table inet lqbench; delete table inet lqbench").Run()
+	}
+	n := 0
+	if err == nil {
+		n, err = e.count()
+	}
+	if err == nil && n == 0 {
+		err = errors.New("the kernel tells of no change in nftables")
+	}
+	if err != nil {
+		e.close()
+		return nil, err
+	}
+	return e, nil
+}
+
+// count is how many changes there were so far. More than fit into the socket's buffer are an error.
+func (e *events) count() (int, error) {
+	b := make([]byte, 1<<16)
+	for {
+		n, _, err := syscall.Recvfrom(e.fd, b, syscall.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, syscall.EAGAIN):
+			return e.seen, nil
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case err != nil:
+			return 0, fmt.Errorf("changes in nftables: %w", err)
+		}
+		msgs, err := syscall.ParseNetlinkMessage(b[:n])
+		if err != nil {
+			return 0, err
+		}
+		e.seen += len(msgs)
+	}
+}
+
+func (e *events) close() { _ = syscall.Close(e.fd) }
 
 // peer measures the usual way beside it: one iptables command for each rule.
 func (s *switched) peer(ctx context.Context) error {

@@ -33,7 +33,7 @@ func (d *Driver) commit(ctx context.Context, next *record.State) error {
 
 // filter puts the filter of a state in force. Needs mu.
 func (d *Driver) filter(ctx context.Context, next *record.State) error {
-	if d.inForce == nil {
+	if d.stale.Swap(false) || d.inForce == nil {
 		have, err := d.kernel.Read(ctx)
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"context"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/addrset"
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/filter"
@@ -32,6 +33,7 @@ type Driver struct {
 	keys   sdk.KeyLock
 	kernel filter.Kernel
 	sets   addrset.Kernel
+	stale  atomic.Bool // inForce is not what the kernel has
 
 	mu       sync.Mutex // one change of the host at a time; guards what follows
 	host     *driverv1.HostFacts

@@ -116,24 +116,34 @@ func (d *Driver) lookAgain(ctx context.Context) {
 
 // healFilter puts the filter in force again when somebody else has changed what is ours in it.
 func (d *Driver) healFilter(ctx context.Context, c monitor.Change) {
+	// Without the second layer frames pass: it comes before all else, and does not wait for a call that changes something meanwhile. Such a call may fail then, or succeed; what is missing is
+	// read afterwards. Counters begin anew.
+	touched := c.Lost || c.Touches(filter.Table)
+	var open error
+	if touched {
+		d.stale.Store(true)
+		open = d.kernel.Shut(ctx)
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	want := model(d.state, d.inactive != "").Render()
-	if c.Touches(filter.Table) {
-		// Without the second layer frames pass: it is put back before anything is read, and shuts. Its counters begin anew.
-		if err := d.kernel.Shut(ctx, want); err != nil {
-			d.failing(ctx, "REPAIR_FAILED", err)
-		}
+	if open != nil {
+		d.failing(ctx, "REPAIR_FAILED", open)
 	}
+	d.stale.Store(false)
+	d.inForce = nil
 	have, err := d.kernel.Read(ctx)
 	if err != nil {
 		d.failing(ctx, "FILTER_FAILED", err)
 		return
 	}
-	diffs := filter.Differences(have, want)
-	if c.Touches(filter.Table) {
+	want := model(d.state, d.inactive != "").Render()
+	found := *have
+	var diffs []filter.Difference
+	if touched {
+		found.Frames = want.Frames // as shut above, not as somebody left it
 		diffs = append(diffs, filter.Difference{Where: "nft table " + filter.Table, What: "changed"})
 	}
+	diffs = append(filter.Differences(&found, want), diffs...)
 	if len(diffs) == 0 {
 		return
 	}

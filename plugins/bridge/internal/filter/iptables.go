@@ -26,6 +26,8 @@ const (
 	isNew       = "-m conntrack --ctstate NEW"
 	toLocal     = "-m addrtype --dst-type LOCAL"
 	fromLocal   = "-m addrtype --src-type LOCAL"
+
+	outBucket = "LQ-TO-" // with a digit: chains of what goes to a port whose key begins with it
 )
 
 func connmark(n *Network) string {
@@ -87,6 +89,7 @@ func (m *Model) base(t Tables, f family) {
 		t.add("mangle", "LQ-GUEST", "-i "+n.Bridge+" -j LQN-"+n.Key)
 	}
 	// What the node itself offers to guests; all else of it is closed to them.
+	t.add("mangle", "LQ-GUEST", toLocal+" -j LQ-HOST")
 	if f.v6 {
 		t.add("mangle", "LQ-HOST", "-p ipv6-icmp -j RETURN", "-p udp -m udp --sport 546 --dport 547 -j RETURN")
 	} else {
@@ -178,18 +181,16 @@ func host(a netip.Addr) string { return netip.PrefixFrom(a, a.BitLen()).String()
 func (p *Port) chains(t Tables, f family) {
 	out, in := "LQE-"+p.Key, "LQI-"+p.Key
 	// One step to the sixteenth part of the ports, one to the port.
-	bucket := "LQ-P" + p.Key[:1]
-	if _, there := t["mangle"][bucket+"O"]; !there {
-		t.add("mangle", "LQ-OUT", fmt.Sprintf("-m physdev --physdev-out %s%s+ -j %sO", name.TapPrefix, p.Key[:1], bucket))
-		t.add("mangle", bucket+"O")
+	bucket := outBucket + p.Key[:1]
+	if _, there := t["mangle"][bucket]; !there {
+		t.add("mangle", "LQ-OUT", fmt.Sprintf("-m physdev --physdev-out %s%s+ -j %s", name.TapPrefix, p.Key[:1], bucket))
 	}
-	t.add("mangle", bucket+"O", fmt.Sprintf("-m physdev --physdev-out %s -g %s", p.Tap, in))
+	t.add("mangle", bucket, fmt.Sprintf("-m physdev --physdev-out %s -g %s", p.Tap, in))
 	net := "LQN-" + p.Network.Key
 	if sub := net + p.Key[:1]; t["mangle"][sub] == nil {
 		t.add("mangle", net, fmt.Sprintf("-m physdev --physdev-in %s%s+ -j %s", name.TapPrefix, p.Key[:1], sub))
 	}
-	t.add("mangle", net+p.Key[:1], fmt.Sprintf("-m physdev --physdev-in %s -j %s", p.Tap, out))
-	t.add("mangle", net+p.Key[:1], fmt.Sprintf("-m physdev --physdev-in %s %s -j LQ-HOST", p.Tap, toLocal))
+	t.add("mangle", net+p.Key[:1], fmt.Sprintf("-m physdev --physdev-in %s -g %s", p.Tap, out))
 
 	known := connmark(p.Network)
 	t.add("mangle", out, established+" "+known+" -g LQ-EOK")

@@ -22,7 +22,13 @@ type Rendered struct {
 
 // Render makes both layers of a model.
 func (m *Model) Render() *Rendered {
-	return &Rendered{V4: m.tables(family{}), V6: m.tables(family{v6: true}), Frames: m.frames()}
+	r := &Rendered{}
+	var wg sync.WaitGroup
+	wg.Go(func() { r.V4 = m.tables(family{}) })
+	wg.Go(func() { r.V6 = m.tables(family{v6: true}) })
+	wg.Go(func() { r.Frames = m.frames() })
+	wg.Wait()
+	return r
 }
 
 // Kernel is the packet filter of the network namespace that the process is in. The backend is pinned: the same rules by the legacy backend would be another filter beside it.
@@ -86,43 +92,58 @@ func (k *Kernel) Read(ctx context.Context) (*Rendered, error) {
 	return &Rendered{V4: parse(v4), V6: parse(v6), Frames: parseFrames(listed)}, nil
 }
 
-// Apply brings the kernel from have to want: each layer and family in one transaction, of what differs only. When it fails in the middle it puts back what it had changed.
-// The second layer comes first: it is what shuts, and without the first layer's marks it lets nothing pass.
-func (k *Kernel) Apply(ctx context.Context, have, want *Rendered) (err error) {
-	ctx = context.WithoutCancel(ctx) // half a change is worse than a late one; the scripts are short
-	steps := []struct {
-		tool        string
-		args        []string
-		there, back string
-	}{
-		{"nft", []string{"-f", "-"}, frameScript(have.Frames, want.Frames), frameScript(want.Frames, have.Frames)},
-		{"iptables-nft-restore", []string{"--noflush"}, script(have.V4, want.V4), script(want.V4, have.V4)},
-		{"ip6tables-nft-restore", []string{"--noflush"}, script(have.V6, want.V6), script(want.V6, have.V6)},
-	}
-	for i, s := range steps {
-		if s.there == "" {
-			continue
-		}
-		if _, err = k.Run(ctx, s.there, s.tool, s.args...); err != nil {
-			for j := i - 1; j >= 0; j-- {
-				if steps[j].back != "" {
-					if _, undo := k.Run(ctx, steps[j].back, steps[j].tool, steps[j].args...); undo != nil {
-						err = errors.Join(err, fmt.Errorf("and the change before it could not be taken back: %w", undo))
-					}
-				}
-			}
-			return err
-		}
-	}
-	return nil
+// step is a layer or family of a change: one transaction.
+type step struct {
+	tool        string
+	args        []string
+	there, back func() string // scripts
 }
 
-// Shut puts the second layer in force whatever is there, in one transaction.
-func (k *Kernel) Shut(ctx context.Context, want *Rendered) error {
-	s := frameScript(&Frames{}, want.Frames)
-	if s == "" {
+// Apply brings the kernel from have to want: the second layer, and each family of the first, in one transaction of what differs only. They share no table and are made at once: a packet passes
+// when the second layer and its own family's part of the first let it, so that whichever comes first, nothing passes that neither the old nor the new of each would let pass. When one fails
+// the others are put back.
+func (k *Kernel) Apply(ctx context.Context, have, want *Rendered) error {
+	ctx = context.WithoutCancel(ctx) // half a change is worse than a late one; the scripts are short
+	restore := []string{"--noflush"}
+	steps := []step{
+		{"nft", []string{"-f", "-"}, func() string { return frameScript(have.Frames, want.Frames) }, func() string { return frameScript(want.Frames, have.Frames) }},
+		{"iptables-nft-restore", restore, func() string { return script(have.V4, want.V4) }, func() string { return script(want.V4, have.V4) }},
+		{"ip6tables-nft-restore", restore, func() string { return script(have.V6, want.V6) }, func() string { return script(want.V6, have.V6) }},
+	}
+	errs := make([]error, len(steps))
+	var wg sync.WaitGroup
+	for i, s := range steps {
+		wg.Go(func() {
+			if there := s.there(); there != "" {
+				_, errs[i] = k.Run(ctx, there, s.tool, s.args...)
+			}
+		})
+	}
+	wg.Wait()
+	err := errors.Join(errs...)
+	if err == nil {
 		return nil
 	}
-	_, err := k.Run(ctx, fmt.Sprintf("add table bridge %s\ndelete table bridge %s\n%s", Table, Table, s), "nft", "-f", "-")
+	for i, s := range steps {
+		if errs[i] != nil {
+			continue // it changed nothing
+		}
+		if back := s.back(); back != "" {
+			if _, undo := k.Run(ctx, back, s.tool, s.args...); undo != nil {
+				err = errors.Join(err, fmt.Errorf("and another part of the change could not be taken back: %w", undo))
+			}
+		}
+	}
+	return err
+}
+
+// shutScript is short however many ports there are: while it is not in force, whatever took the second layer away has opened them.
+var shutScript = sync.OnceValue(func() string {
+	return fmt.Sprintf("add table bridge %s\ndelete table bridge %s\n%s", Table, Table, frameScript(&Frames{}, shut()))
+})
+
+// Shut shuts every port, whatever is there, in one transaction. What is read next shows what is missing.
+func (k *Kernel) Shut(ctx context.Context) error {
+	_, err := k.Run(ctx, shutScript(), "nft", "-f", "-")
 	return err
 }

@@ -47,15 +47,31 @@ const (
 
 // frames renders the second layer.
 func (m *Model) frames() *Frames {
-	fr := &Frames{Chains: map[string][]string{}, Elements: map[string]map[string]struct{}{}, Counters: map[string]struct{}{}}
 	if len(m.Networks) == 0 && len(m.RuleSets) == 0 {
-		return fr
+		return &Frames{}
 	}
+	fr := shut()
+	for _, n := range m.Networks {
+		n.frames(fr)
+	}
+	for _, p := range m.Ports {
+		p.frames(fr)
+		if m.Blocked || p.Blocked {
+			fr.Elements["blocked"][quote(p.Tap)] = struct{}{}
+		}
+	}
+	return fr
+}
+
+// shut is the second layer without a network: no device of ours has a way through it.
+func shut() *Frames {
+	fr := &Frames{Chains: map[string][]string{}, Elements: map[string]map[string]struct{}{}, Counters: map[string]struct{}{}}
 	for s := range frameSets {
 		fr.Elements[s] = map[string]struct{}{}
 	}
 	fr.Chains["prerouting"] = []string{`iifname "lqt*" goto from_guest`, `iifname "lqv*" goto from_tunnel`}
 	fr.Chains["from_guest"] = []string{"iifname @blocked drop", "meta mark set 0x00000000", "iifname vmap @guard", "drop"}
+	fr.Chains["from_nobody"] = []string{"icmpv6 type { mld-listener-report, nd-router-solicit, nd-neighbor-solicit, mld2-listener-report } accept"}
 	fr.Chains["from_tunnel"] = []string{"meta mark set 0x00000000", "iifname vmap @enter", "drop"}
 	fr.Chains["input"] = []string{`iifname "lqt*" jump may_send`, `iifname "lqv*" drop`}
 	fr.Chains["forward"] = []string{`iifname "lqt*" jump may_send`, `oifname "lqt*" goto to_guest`, `oifname "lqv*" goto to_tunnel`}
@@ -78,15 +94,6 @@ func (m *Model) frames() *Frames {
 		"udp dport { 67, 68, 546, 547 } drop",
 		"icmpv6 type { nd-router-solicit, nd-router-advert } drop",
 		"oifname vmap @leave", "drop",
-	}
-	for _, n := range m.Networks {
-		n.frames(fr)
-	}
-	for _, p := range m.Ports {
-		p.frames(fr)
-		if m.Blocked || p.Blocked {
-			fr.Elements["blocked"][quote(p.Tap)] = struct{}{}
-		}
 	}
 	return fr
 }
@@ -140,7 +147,7 @@ func (p *Port) frames(fr *Frames) {
 	fr.Chains[member] = []string{"ether daddr " + p.MAC + " goto may_receive", multicastBit + " goto may_receive", "drop"}
 }
 
-// guard lets pass what tells the truth about its sender.
+// guard lets pass what tells the truth about its sender. It has no set of its own: nft reads all of them before each change.
 func (p *Port) guard(lie string) (rules []string) {
 	add := func(format string, a ...any) { rules = append(rules, fmt.Sprintf(format, a...)) }
 	var v4, v6 []string
@@ -179,7 +186,8 @@ func (p *Port) guard(lie string) (rules []string) {
 		add("ip saddr %s accept", a)
 	}
 	add("ip saddr 0.0.0.0 udp sport 68 udp dport 67 accept")
-	add("icmpv6 type { nd-router-advert, nd-redirect } %s", lie)
+	add("icmpv6 type nd-router-advert %s", lie)
+	add("icmpv6 type nd-redirect %s", lie)
 	add("ether type ip6 udp sport 547 %s", lie)
 	for _, typ := range []string{"nd-neighbor-solicit", "nd-neighbor-advert", "nd-router-solicit"} {
 		at, link := ndOption, ndLinkLayer
@@ -213,7 +221,7 @@ func (p *Port) guard(lie string) (rules []string) {
 	for _, a := range append(v6, local.String()) {
 		add("ip6 saddr %s accept", a)
 	}
-	add("ip6 saddr :: icmpv6 type { mld-listener-report, nd-router-solicit, nd-neighbor-solicit, mld2-listener-report } accept")
+	add("ip6 saddr :: jump from_nobody")
 	add("%s", lie)
 	return rules
 }
@@ -231,10 +239,8 @@ func frameScript(have, want *Frames) string {
 	if len(have.Chains) == 0 {
 		line("add table bridge %s", Table)
 	}
-	for _, c := range slices.Sorted(maps.Keys(want.Counters)) {
-		if _, there := have.Counters[c]; !there {
-			line("add counter bridge %s %s", Table, c)
-		}
+	for _, c := range gone(want.Counters, have.Counters) {
+		line("add counter bridge %s %s", Table, c)
 	}
 	for _, s := range slices.Sorted(maps.Keys(want.Elements)) {
 		if _, there := have.Elements[s]; !there {
@@ -242,13 +248,9 @@ func frameScript(have, want *Frames) string {
 			line("add %s bridge %s %s", kind, Table, rest)
 		}
 	}
-	var changed []string
-	for _, c := range slices.Sorted(maps.Keys(want.Chains)) {
-		old, there := have.Chains[c]
-		if there && slices.Equal(old, want.Chains[c]) {
-			continue
-		}
-		changed = append(changed, c)
+	other := changed(have.Chains, want.Chains)
+	for _, c := range other {
+		_, there := have.Chains[c]
 		switch h := frameHooks[c]; {
 		case there:
 			line("flush chain bridge %s %s", Table, c)
@@ -258,7 +260,7 @@ func frameScript(have, want *Frames) string {
 			line("add chain bridge %s %s", Table, c)
 		}
 	}
-	for _, c := range changed {
+	for _, c := range other {
 		for _, r := range want.Chains[c] {
 			line("add rule bridge %s %s %s", Table, c, r)
 		}
@@ -274,10 +276,8 @@ func frameScript(have, want *Frames) string {
 			line("add element bridge %s %s { %s }", Table, s, strings.Join(more, ", "))
 		}
 	}
-	for _, c := range slices.Sorted(maps.Keys(have.Chains)) {
-		if _, kept := want.Chains[c]; !kept {
-			line("flush chain bridge %s %s", Table, c)
-		}
+	for _, c := range gone(have.Chains, want.Chains) {
+		line("flush chain bridge %s %s", Table, c)
 	}
 	return b.String() + deletions(have, want)
 }

@@ -2,7 +2,6 @@ package filter
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -57,11 +56,8 @@ func script(have, want Tables) string {
 
 func tableScript(table string, have, want map[string][]string) string {
 	var declare, rules, remove strings.Builder
-	for _, chain := range slices.Sorted(maps.Keys(want)) {
+	for _, chain := range changed(have, want) {
 		old, there := have[chain]
-		if there && slices.Equal(old, want[chain]) {
-			continue
-		}
 		if !ours(chain) {
 			for _, r := range want[chain] {
 				if !slices.Contains(old, r) {
@@ -84,26 +80,52 @@ func tableScript(table string, have, want map[string][]string) string {
 			fmt.Fprintf(&rules, "-A %s %s\n", chain, r)
 		}
 	}
-	gone := func(chain string) bool { _, kept := want[chain]; return !kept }
-	for _, chain := range slices.Sorted(maps.Keys(have)) {
-		if gone(chain) && ours(chain) {
+	for _, chain := range gone(have, want) {
+		if ours(chain) {
 			fmt.Fprintf(&declare, ":%s - [0:0]\n", chain) // declared again, a chain is empty
 			fmt.Fprintf(&remove, "-X %s\n", chain)
+			continue
 		}
-	}
-	for chain, old := range have { // a table that is wanted no more leaves no hook
-		if !ours(chain) && gone(chain) {
-			for _, r := range old {
-				fmt.Fprintf(&rules, "-D %s %s\n", chain, r)
-			}
+		for _, r := range have[chain] { // a table that is wanted no more leaves no hook
+			fmt.Fprintf(&rules, "-D %s %s\n", chain, r)
 		}
 	}
 	return declare.String() + rules.String() + remove.String()
 }
 
-// difference is what to add to and delete from a rule set's chain, in which order means nothing; not ok when it is better written anew.
+// changed are the chains of want that have has not, or with other rules, in order.
+func changed(have, want map[string][]string) (chains []string) {
+	for c, rules := range want {
+		if old, there := have[c]; !there || !slices.Equal(old, rules) {
+			chains = append(chains, c)
+		}
+	}
+	slices.Sort(chains)
+	return chains
+}
+
+// unordered is the part of a chain in which the order of rules means nothing, and what stands before it. Rules of a rule set each allow, and what leads to a port by its device leads to one
+// port only. Rules that lead to ports by their addresses follow one that does not; where an address is several ports', and each is asked for its consent, all are in order.
+func unordered(chain string, rules []string) (fixed, free []string) {
+	switch {
+	case strings.HasPrefix(chain, "LQe-"), strings.HasPrefix(chain, "LQi-"), strings.HasPrefix(chain, "LQN-"), strings.HasPrefix(chain, outBucket):
+		return nil, rules
+	case strings.HasPrefix(chain, "LQM-") && len(rules) > 0:
+		for _, r := range rules[1:] {
+			if !strings.HasPrefix(r, "-d ") || !strings.Contains(r, " -j LQI-") {
+				return rules, nil
+			}
+		}
+		return rules[:1], rules[1:]
+	}
+	return rules, nil
+}
+
+// difference is what to add to and delete from a chain as far as order means nothing in it; not ok when it is better written anew.
 func difference(chain string, have, want []string) (add, del []string, ok bool) {
-	if !strings.HasPrefix(chain, "LQe-") && !strings.HasPrefix(chain, "LQi-") {
+	fixed, have := unordered(chain, have)
+	same, want := unordered(chain, want)
+	if !slices.Equal(fixed, same) {
 		return nil, nil, false
 	}
 	count := make(map[string]int, len(have))

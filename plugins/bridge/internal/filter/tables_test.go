@@ -1,7 +1,9 @@
 package filter
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -75,6 +77,37 @@ func TestDelta(t *testing.T) {
 	}
 	if s := frameScript(a.Frames, b.Frames); s != "" {
 		t.Error("rules are none of the second layer's business:", s)
+	}
+}
+
+// One port more or less costs rules of its own, not those of all others of its network; where an address is several ports', order counts, and the chain is written anew.
+func TestPortDelta(t *testing.T) {
+	ports := func(n int) *Model {
+		m := model(plan(t))
+		for i := range n {
+			k := fmt.Sprintf("%010x", 0xb000000000+i*1000)
+			m.Ports = append(m.Ports, &Port{
+				Key: k, Tap: "lqt" + k, MAC: fmt.Sprintf("02:00:00:00:01:%02x", i), Network: m.Networks[0], Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(100 + i)})},
+			})
+		}
+		return m
+	}
+	m := ports(101)
+	few, more := ports(100).Render(), m.Render()
+	for _, s := range []string{script(few.V4, more.V4), script(more.V4, few.V4)} {
+		if strings.Contains(s, ":LQM-") || strings.Contains(s, ":LQ-TO-b") || strings.Count(s, " 10.0.0.") != 1 {
+			t.Error("more than one port's:", s)
+		}
+	}
+	m.Ports[7].Extra = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}
+	shared := m.Render()
+	if s := script(more.V4, shared.V4); !strings.Contains(s, ":LQM-") {
+		t.Error("rules whose order counts were appended:", s)
+	}
+	chain := slices.Clone(shared.V4["mangle"]["LQM-aaaaaaaaaa"])
+	slices.Reverse(chain[1:])
+	if sameUnordered("LQM-aaaaaaaaaa", chain, shared.V4["mangle"]["LQM-aaaaaaaaaa"]) {
+		t.Error("another order where order counts is no difference")
 	}
 }
 

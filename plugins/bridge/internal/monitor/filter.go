@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -14,20 +15,13 @@ import (
 
 // Change is one transaction in the packet filter.
 type Change struct {
-	PID  int      // who made it, as the kernel numbers processes; 0 = unknown
-	What []string // chains and tables of ours that it touched
-	Lost bool     // changes were missed
+	PID    int      // who made it, as the kernel numbers processes; 0 = unknown
+	Tables []string // in which something of ours was touched
+	Lost   bool     // changes were missed
 }
 
 // Touches reports whether the change is in a table of that name.
-func (c Change) Touches(table string) bool {
-	for _, w := range c.What {
-		if w == table || strings.HasPrefix(w, table+" ") {
-			return true
-		}
-	}
-	return false
-}
+func (c Change) Touches(table string) bool { return slices.Contains(c.Tables, table) }
 
 // Filter calls f with each transaction that touches what touches says is ours, until ctx ends.
 func Filter(ctx context.Context, touches func(family byte, table, chain string, deletes bool) bool, f func(Change)) error {
@@ -58,21 +52,21 @@ func Filter(ctx context.Context, touches func(family byte, table, chain string, 
 				continue
 			}
 			if m.Header.Type&0xff == unix.NFT_MSG_NEWGEN {
-				if len(c.What) > 0 {
+				if len(c.Tables) > 0 {
 					c.PID = int(uint32At(m.Data[4:], unix.NFTA_GEN_PROC_PID))
 					f(c)
 				}
 				c = Change{}
 				continue
 			}
-			if what := subject(m, touches); what != "" && len(c.What) < 16 {
-				c.What = append(c.What, what)
+			if table := touched(m, touches); table != "" && !c.Touches(table) {
+				c.Tables = append(c.Tables, table)
 			}
 		}
 	}
 }
 
-const receiveBuffer = 8 << 20 // a transaction of 10,000 rules is as many messages
+const receiveBuffer = 32 << 20 // a transaction of 10,000 rules is as many messages; what is lost shuts for a moment
 
 func subscribe(protocol int, groups ...uint) (*nl.NetlinkSocket, error) {
 	s, err := nl.Subscribe(protocol, groups...)
@@ -83,8 +77,8 @@ func subscribe(protocol int, groups ...uint) (*nl.NetlinkSocket, error) {
 	return s, nil
 }
 
-// subject names what a message is about, if that is ours.
-func subject(m syscall.NetlinkMessage, touches func(byte, string, string, bool) bool) string {
+// touched names the table that a message is about, if that is about something of ours.
+func touched(m syscall.NetlinkMessage, touches func(byte, string, string, bool) bool) string {
 	deletes, table, chain := false, text(m.Data[4:], 1), ""
 	switch m.Header.Type & 0xff {
 	case unix.NFT_MSG_DELTABLE:
@@ -99,7 +93,7 @@ func subject(m syscall.NetlinkMessage, touches func(byte, string, string, bool) 
 		return ""
 	}
 	if touches(m.Data[0], table, chain, deletes) {
-		return strings.TrimSpace(table + " " + chain)
+		return table
 	}
 	return ""
 }
