@@ -159,6 +159,10 @@ func wholePath(t *testing.T, s *stack.Stack, b backend) {
 		t.Errorf("grown data: the guest reads %s, not %s", now, data)
 	}
 
+	if err := stack.AtRest(t.Context(), func(ctx context.Context) ([]byte, error) { return s.Metrics(ctx, "agent") }); err != nil {
+		t.Error(err)
+	}
+
 	// A clone boots by itself, and neither sees what the other writes.
 	clone := name + "-clone"
 	call(t, s, storage+"VolumeService/CreateVolume", object{"volume": object{

@@ -16,7 +16,7 @@ var guestOSFiles embed.FS
 // guestOSInclude are the packages of the lab guest: block storage, NFS both ways, and networks of the kernel.
 var guestOSInclude = []string{
 	"lvm2", "thin-provisioning-tools", "nfs-kernel-server", "nfs-common", "rpcbind", "qemu-utils", "kmod", "iproute2", "iputils-ping", "procps",
-	"e2fsprogs", "xfsprogs", "openvswitch-switch", "nftables", "iptables", "dnsmasq-base",
+	"e2fsprogs", "xfsprogs", "openvswitch-switch", "nftables", "iptables", "ipset", "dnsmasq-base",
 }
 
 // guestOSModules are in its initial ram disk.

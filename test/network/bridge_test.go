@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -77,10 +78,23 @@ func TestBridge(t *testing.T) {
 	}
 	b.must(ping(a.address(0)))
 
+	atRest(t, h)
 	lq(t, f, "vm", "delete", "a", "b")
 	lq(t, f, "network", "delete", "default")
 	lq(t, f, "sg", "delete", "web")
 	nothingLeft(t, h, before)
+}
+
+// atRest wants that a node's agent has nothing to do.
+func atRest(t *testing.T, h *stack.Host) {
+	t.Helper()
+	err := stack.AtRest(t.Context(), func(ctx context.Context) ([]byte, error) {
+		out, err := h.Node.Command(ctx, "bash", "-c", `exec 3<>/dev/tcp/127.0.0.1/9177; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3`).Output()
+		return out, err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 // nothingLeft waits until a host has what it had before, and nothing else.

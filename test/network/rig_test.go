@@ -28,7 +28,12 @@ var (
 
 const toolsEnv = "LIMIQUANTIX_TEST_GUEST_TOOLS"
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if address := os.Getenv(floodEnv); address != "" {
+		flood(address)
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	ctx := context.Background()

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -530,4 +531,43 @@ func StartControllerOnly(ctx context.Context, o Options) (*Stack, error) {
 		return nil, errors.Join(err, s.Stop())
 	}
 	return s, nil
+}
+
+// AtRest fails unless an agent, whose metrics page is read twice, leaves what is as it is wanted alone: nothing wakes its workers in a circle.
+func AtRest(ctx context.Context, page func(context.Context) ([]byte, error)) error {
+	const window, most = 3 * time.Second, 60 // a round of all objects may fall into the window
+	runs := func() (sum int, err error) {
+		b, err := page(ctx)
+		if err != nil {
+			return 0, err
+		}
+		for line := range strings.Lines(string(b)) {
+			if strings.HasPrefix(line, "limiquantix_agent_reconciles_total{") {
+				f := strings.Fields(line)
+				n, err := strconv.ParseFloat(f[len(f)-1], 64)
+				if err != nil {
+					return 0, fmt.Errorf("%s: %w", line, err)
+				}
+				sum += int(n)
+			}
+		}
+		if sum == 0 {
+			return 0, errors.New("the agent does not tell how often its workers ran")
+		}
+		return sum, nil
+	}
+	before, err := runs()
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(window):
+	}
+	after, err := runs()
+	if err == nil && after-before > most {
+		err = fmt.Errorf("workers ran %d times within %s though nothing changes", after-before, window)
+	}
+	return err
 }

@@ -76,9 +76,9 @@ type Engine struct {
 	synced  bool // a controller told this run all that is wanted
 	orphans orphans
 	begun   time.Time
-	fetched map[realised.Key]time.Time // when the progress of a fetch was told last
-	asking  map[string]bool            // plugins whose guests are being asked
-	held    map[string]bool            // volumes that are being worked on: no VM starts on them
+	fetched map[realised.Key]time.Time       // when the progress of a fetch was told last
+	asking  map[string]bool                  // plugins whose guests are being asked
+	held    map[string]map[realised.Key]bool // volumes that are being worked on: no VM starts on them; who waits for that
 
 	hopeless     map[realised.Key]*want // snapshots' wishes that can never come true
 	snapFailures map[realised.Key]int
@@ -105,7 +105,7 @@ func NewEngine(c Config) *Engine {
 		cluster: c.ClusterID, node: c.NodeID, plugins: c.Plugins, fetcher: c.Fetcher, reporter: c.Reporter, observer: c.Observer, store: c.Store, log: c.Logger,
 		now: c.Now, survey: c.Survey, poolEvery: cmp.Or(c.PoolLook, poolLook), poolAnswer: cmp.Or(c.PoolAnswer, poolAnswer), limits: newLimits(), poke: make(chan string, 64),
 		wants: map[realised.Key]*want{}, vms: map[string]*vmState{}, volumes: map[string]*volumeState{}, pools: map[string]*poolState{},
-		orphans: newOrphans(), begun: time.Now(), asking: map[string]bool{}, held: map[string]bool{},
+		orphans: newOrphans(), begun: time.Now(), asking: map[string]bool{}, held: map[string]map[realised.Key]bool{},
 		hopeless: map[realised.Key]*want{}, fetched: map[realised.Key]time.Time{}, snapFailures: map[realised.Key]int{},
 		netLookEvery: cmp.Or(c.NetworkLook, netLook), netStatsEvery: cmp.Or(c.NetworkStats, netStats), netCheckEvery: cmp.Or(c.NetworkCheck, netCheck), netAnswer: cmp.Or(c.NetworkAnswer, netCall),
 		net: newNetworking(), checking: map[string]*driftsHeard{},

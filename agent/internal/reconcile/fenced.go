@@ -53,7 +53,7 @@ func (e *Engine) freeOfFenced(ctx context.Context, d *agentv1.DesiredVolume) boo
 	if err != nil || len(d.GetFencedNodeIds()) == 0 {
 		return false
 	}
-	release, user, err := e.holdVolume(d.GetVolume().GetMeta().GetId(), false)
+	release, user, err := e.holdVolume(d.GetVolume().GetMeta().GetId(), false, volumeKey(d.GetVolume().GetMeta().GetId()))
 	if err != nil {
 		return false
 	}

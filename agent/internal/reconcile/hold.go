@@ -12,11 +12,12 @@ type diskUser struct {
 	on         bool // its domain has the volume open, or may soon
 }
 
-// holdVolume keeps VMs from being started on a volume, and others from working on it, until release. With off the VMs that use it must be off: else VOLUME_IN_USE.
-func (e *Engine) holdVolume(id string, off bool) (release func(), user *diskUser, err error) {
+// holdVolume keeps VMs from being started on a volume, and others from working on it, until release; who found it held runs then. With off the VMs that use it must be
+// off: else VOLUME_IN_USE.
+func (e *Engine) holdVolume(id string, off bool, who realised.Key) (release func(), user *diskUser, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.held[id] {
+	if e.heldFrom(id, who) {
 		return nil, nil, fault.New(metav1.Reason_REASON_BUSY, "volume %s is being worked on", id)
 	}
 	for k, w := range e.wants {
@@ -43,13 +44,25 @@ func (e *Engine) holdVolume(id string, off bool) (release func(), user *diskUser
 			}
 		}
 	}
-	e.held[id] = true
+	e.held[id] = map[realised.Key]bool{}
 	return func() {
 		e.mu.Lock()
+		waiting := e.held[id]
 		delete(e.held, id)
 		e.mu.Unlock()
-		e.dependents(realised.Key{Kind: realised.KindVolume, ID: id})
+		for k := range waiting {
+			e.queue.add(k)
+		}
 	}, user, nil
+}
+
+// heldFrom reports whether a volume is held, and notes who waits for its release. Called under Engine.mu.
+func (e *Engine) heldFrom(id string, who realised.Key) bool {
+	waiting, held := e.held[id]
+	if held {
+		waiting[who] = true
+	}
+	return held
 }
 
 func (e *Engine) recordOf(k realised.Key) realised.Record {
@@ -77,7 +90,7 @@ func (r *vmRun) mayStart() error {
 	r.e.mu.Lock()
 	defer r.e.mu.Unlock()
 	for _, v := range r.d.GetVolumes() {
-		if r.e.held[v.GetVolumeId()] || r.e.snapshotUnderWay(v.GetVolumeId()) {
+		if r.e.heldFrom(v.GetVolumeId(), r.key) || r.e.snapshotUnderWay(v.GetVolumeId()) {
 			return fault.New(metav1.Reason_REASON_BUSY, "its volume %s is being worked on", v.GetVolumeId())
 		}
 	}

@@ -37,7 +37,7 @@ func TestHoldVolume(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			e, _ := newFake(t)
 			c.prepare(e)
-			release, user, err := e.holdVolume("vol", c.off)
+			release, user, err := e.holdVolume("vol", c.off, volumeKey("vol"))
 			if got := reason(err); got != c.want {
 				t.Fatalf("got %v, want %v", err, c.want)
 			}
@@ -50,16 +50,16 @@ func TestHoldVolume(t *testing.T) {
 			if (user == nil) != (c.user == "") || user != nil && (user.vm != c.user || user.on != c.on || user.driver != "compute") {
 				t.Errorf("user %+v", user)
 			}
-			if _, _, err := e.holdVolume("vol", false); !fault.Is(err, metav1.Reason_REASON_BUSY) {
+			if _, _, err := e.holdVolume("vol", false, volumeKey("vol")); !fault.Is(err, metav1.Reason_REASON_BUSY) {
 				t.Errorf("held twice: %v", err)
 			}
-			if other, _, err := e.holdVolume("another", false); err != nil {
+			if other, _, err := e.holdVolume("another", false, volumeKey("another")); err != nil {
 				t.Errorf("another volume: %v", err)
 			} else {
 				other()
 			}
 			release()
-			if release, _, err = e.holdVolume("vol", c.off); err != nil {
+			if release, _, err = e.holdVolume("vol", c.off, volumeKey("vol")); err != nil {
 				t.Errorf("after its release: %v", err)
 			} else {
 				release()
@@ -72,7 +72,7 @@ func TestHoldVolume(t *testing.T) {
 func TestMayStart(t *testing.T) {
 	e, _ := newFake(t)
 	s := e.vmIs(shutOff)
-	r := &vmRun{e: e, s: s, d: e.wants[realised.Key{Kind: realised.KindVM, ID: "vm"}].obj.GetVm()}
+	r := &vmRun{e: e, key: realised.Key{Kind: realised.KindVM, ID: "vm"}, s: s, d: e.wants[realised.Key{Kind: realised.KindVM, ID: "vm"}].obj.GetVm()}
 	may := func(what string, want bool) {
 		t.Helper()
 		err := r.mayStart()
@@ -82,7 +82,7 @@ func TestMayStart(t *testing.T) {
 		r.started()
 	}
 	may("at first", true)
-	release, _, err := e.holdVolume("vol", true)
+	release, _, err := e.holdVolume("vol", true, volumeKey("vol"))
 	if err != nil {
 		t.Fatal(err)
 	}

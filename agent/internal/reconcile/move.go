@@ -27,7 +27,7 @@ func (e *Engine) moveVolume(ctx context.Context, w *want) (*driverv1.Volume, err
 	if err != nil {
 		return nil, err
 	}
-	release, _, err := e.holdVolume(id, true)
+	release, _, err := e.holdVolume(id, true, volumeKey(id))
 	if err != nil {
 		return nil, err
 	}

@@ -92,6 +92,7 @@ func (e *Engine) portState(id string) *portState {
 	return s
 }
 
+func volumeKey(id string) realised.Key  { return realised.Key{Kind: realised.KindVolume, ID: id} }
 func networkKey(id string) realised.Key { return realised.Key{Kind: realised.KindNetwork, ID: id} }
 func portKey(id string) realised.Key    { return realised.Key{Kind: realised.KindPort, ID: id} }
 func ruleKey(id string) realised.Key    { return realised.Key{Kind: realised.KindRuleSet, ID: id} }

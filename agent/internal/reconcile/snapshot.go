@@ -33,7 +33,8 @@ type snapRun struct {
 func (e *Engine) reconcileSnapshot(ctx context.Context, w *want) (time.Duration, string) {
 	d := w.obj.GetVolumeSnapshot()
 	r := &snapRun{e: e, w: w, d: d, key: keyOf(w.obj.GetKey()), pool: d.GetSnapshot().GetStatus().GetPoolId()}
-	r.rec, _ = e.store.Record(r.key)
+	rec, known := e.store.Record(r.key)
+	r.rec = rec
 	r.rec.Kind, r.rec.ID = r.key.Kind, r.key.ID
 	e.mu.Lock()
 	hopeless := e.hopeless[r.key] == w
@@ -69,8 +70,10 @@ func (e *Engine) reconcileSnapshot(ctx context.Context, w *want) (time.Duration,
 	if e.current(w) {
 		e.reporter.Snapshot(rep)
 	}
-	e.dependents(r.key)
-	e.dependents(realised.Key{Kind: realised.KindVolume, ID: d.GetSnapshot().GetSpec().GetVolumeId()}) // VMs may wait
+	if d.GetAbsent() && known || !d.GetAbsent() && !rec.Made { // it is since this run: else who is woken wakes it again, for ever
+		e.dependents(r.key)
+		e.dependents(r.volumeKey()) // VMs may wait
+	}
 	return never, resultOK
 }
 
@@ -103,7 +106,7 @@ func (r *snapRun) realise(ctx context.Context) (snap *driverv1.Snapshot, quiesce
 		}
 		return nil, false, fault.New(metav1.Reason_REASON_SNAPSHOT_NOT_FOUND, "snapshot %s was taken here and is gone from pool %s", r.key.ID, r.pool).WithRemedy("delete it")
 	}
-	release, user, err := r.e.holdVolume(r.d.GetSnapshot().GetSpec().GetVolumeId(), false)
+	release, user, err := r.e.holdVolume(r.d.GetSnapshot().GetSpec().GetVolumeId(), false, r.key)
 	if err != nil {
 		return nil, false, err
 	}
@@ -262,7 +265,14 @@ func (r *snapRun) failed(doing string, err error) (time.Duration, string) {
 		e.reporter.Snapshot(&agentv1.VolumeSnapshotReport{SnapshotId: r.key.ID, Epoch: r.d.GetEpoch(), Status: st, PermanentFailure: p.permanent})
 	}
 	e.log.Warn("snapshot is not as wanted", "snapshot", r.key.ID, "error", err, "retry", p.retry)
+	if p.permanent {
+		e.dependents(r.volumeKey()) // VMs need not wait any more
+	}
 	return p.retry, resultFailed
+}
+
+func (r *snapRun) volumeKey() realised.Key {
+	return realised.Key{Kind: realised.KindVolume, ID: r.d.GetSnapshot().GetSpec().GetVolumeId()}
 }
 
 // snapshotsOf walks the snapshots of a volume.

@@ -168,7 +168,7 @@ func (e *Engine) realiseVolume(ctx context.Context, w *want, rec realised.Record
 // since nothing wrote to the volume in between.
 func (e *Engine) restoreVolume(ctx context.Context, w *want, driver string, vol *driverv1.Volume) (*driverv1.Volume, error) {
 	pool, id, snapshot := vol.GetPoolId(), vol.GetVolumeId(), w.obj.GetVolume().GetRestore().GetSnapshotId()
-	release, _, err := e.holdVolume(id, true)
+	release, _, err := e.holdVolume(id, true, volumeKey(id))
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +226,7 @@ func (e *Engine) growVolume(ctx context.Context, w *want, driver string, vol *dr
 		return nil, fault.New(metav1.Reason_REASON_NO_CAPABILITY, "plugin %s does not resize volumes", driver)
 	}
 	size := w.obj.GetVolume().GetVolume().GetSpec().GetSizeBytes()
-	release, user, err := e.holdVolume(vol.GetVolumeId(), false)
+	release, user, err := e.holdVolume(vol.GetVolumeId(), false, volumeKey(vol.GetVolumeId()))
 	if err != nil {
 		return nil, err
 	}
