@@ -55,10 +55,14 @@ func (e *Engine) reconcileRuleSet(ctx context.Context, w *want) (time.Duration, 
 	if missing := e.setsMissing(d); missing != "" && len(drivers) > 0 {
 		words := fmt.Sprintf("the members of security group %s, which its rules name, are not assigned to this node", missing)
 		e.mu.Lock()
-		e.ruleState(id).waits = words
+		s := e.ruleState(id)
+		news := s.waits != words
+		s.waits = words
 		e.mu.Unlock()
 		e.progress.waiting(k, words, never)
-		e.dependents(k)
+		if news { // a port that hears of it asks for the rules again
+			e.dependents(k)
+		}
 		return never, resultWait
 	}
 	e.mu.Lock()
