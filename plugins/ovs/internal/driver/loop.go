@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -166,16 +167,19 @@ func (d *Driver) settle(ctx context.Context, verify string) error {
 	return nil
 }
 
-// datapath is the kind of datapath to use: the one configured, or what the switch has.
+// datapath is the kind of datapath to use: the one configured, or what the switch and the kernel have. The switch names the kernel's also where the kernel has none.
 func (d *Driver) datapath(root vswitch.Root) string {
 	if d.cfg.Datapath != "auto" {
 		return d.cfg.Datapath
 	}
-	if slices.Contains(root.Datapaths, "system") {
+	if _, err := os.Stat(kernelModule); err == nil && slices.Contains(root.Datapaths, "system") {
 		return "system"
 	}
 	return "netdev"
 }
+
+// kernelModule is there when the kernel has a datapath, as a module or built in: ovs-vswitchd has asked for it when it started.
+const kernelModule = "/sys/module/openvswitch"
 
 func (d *Driver) tell(drifts []*driverv1.NetworkDrift) {
 	for _, x := range drifts {
