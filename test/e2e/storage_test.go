@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -159,6 +160,14 @@ func wholePath(t *testing.T, s *stack.Stack, b backend) {
 		t.Errorf("grown data: the guest reads %s, not %s", now, data)
 	}
 
+	// Limited while it runs.
+	lq(t, s, "volume", "set", name+"-data", "--iops", "750", "--bandwidth", "20M")
+	if err := stack.Until(t.Context(), bootLimit, "the hypervisor has the limits", func() (bool, string) {
+		out, err := s.Node.Virsh(t.Context(), "blkdeviotune", vmID(t, s, name), "vdb")
+		return err == nil && regexp.MustCompile(`total_bytes_sec\s*: 20971520\b`).MatchString(out) && regexp.MustCompile(`total_iops_sec\s*: 750\b`).MatchString(out), fmt.Sprint(out, err)
+	}); err != nil {
+		t.Error(err)
+	}
 	if err := stack.AtRest(t.Context(), func(ctx context.Context) ([]byte, error) { return s.Metrics(ctx, "agent") }); err != nil {
 		t.Error(err)
 	}
@@ -216,6 +225,18 @@ func again(t *testing.T, s *stack.Stack, vm string, before int) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// vmID is a VM's id.
+func vmID(t *testing.T, s *stack.Stack, vm string) string {
+	t.Helper()
+	var got struct {
+		VM struct{ Meta struct{ ID string } } `json:"vm"`
+	}
+	if err := s.Call(t.Context(), "limiquantix.compute.v1.VMService/GetVM", object{"id": vm}, &got); err != nil {
+		t.Fatal(err)
+	}
+	return got.VM.Meta.ID
 }
 
 // volumeOf is the id of the volume of a VM's disk.

@@ -14,13 +14,7 @@ func TestChangedByHand(t *testing.T) {
 	s := common(t)
 	lq(t, s, small("byhand", "")...)
 	t.Cleanup(func() { _, _ = s.LQCtl(context.Background(), "vm", "delete", "byhand") })
-	var got struct {
-		VM struct{ Meta struct{ ID string } } `json:"vm"`
-	}
-	if err := s.Call(t.Context(), "limiquantix.compute.v1.VMService/GetVM", map[string]string{"id": "byhand"}, &got); err != nil {
-		t.Fatal(err)
-	}
-	id := got.VM.Meta.ID
+	id := vmID(t, s, "byhand")
 	state := func() string {
 		out, err := s.Node.Virsh(t.Context(), "domstate", id)
 		if err != nil {

@@ -21,6 +21,9 @@ import (
 func (r *vmRun) attach(ctx context.Context) error {
 	src := &sources{volumes: map[string]*driverv1.DiskSource{}, limits: map[string]*driverv1.IoLimits{}, shared: map[string]bool{}}
 	before := slices.Clone(r.rec.Attachments)
+	r.e.mu.Lock()
+	input := r.e.inputHash(r.d)
+	r.e.mu.Unlock()
 	err := r.attachVolumes(ctx, src)
 	if err == nil {
 		err = r.attachImages(ctx, src)
@@ -38,7 +41,7 @@ func (r *vmRun) attach(ctx context.Context) error {
 		}
 		return err
 	}
-	r.s.sources, r.s.input, r.s.spec = src, inputHash(r.d), spec
+	r.s.sources, r.s.input, r.s.spec = src, input, spec
 	r.s.specHash = specHash(spec)
 	return nil
 }
@@ -95,8 +98,8 @@ func (r *vmRun) attachVolumes(ctx context.Context, src *sources) error {
 			return err
 		}
 		src.shared[id] = vol.GetSpec().GetShared()
-		if q := vol.GetSpec().GetQos(); q.GetIops() > 0 || q.GetBytesPerSecond() > 0 {
-			src.limits[id] = &driverv1.IoLimits{Iops: q.GetIops(), BytesPerSecond: q.GetBytesPerSecond()}
+		if l := limitsOf(vol); l != nil {
+			src.limits[id] = l
 		}
 	}
 	return nil

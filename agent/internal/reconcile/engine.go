@@ -175,6 +175,9 @@ func (e *Engine) Upsert(obj *agentv1.DesiredObject) {
 		e.forgive(k)
 	}
 	e.queue.add(k)
+	if !same && k.Kind == realised.KindVolume {
+		e.dependents(k) // its limits may be others
+	}
 }
 
 // Remove says that an object is wanted no longer. What is left of it and was not confirmed absent is an orphan.

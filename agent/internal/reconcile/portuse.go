@@ -15,6 +15,7 @@ type portUseView struct {
 	Epoch  int64              // of the port
 	VM     *agentv1.DesiredVM // nil = not wanted here
 	Record realised.Record    // of the VM
+	Input  string             // hash of what its definition shall be made of
 	// Looked: the domain, or that there is none, was seen by this run; Deleted: nothing of it is left.
 	Looked, Deleted bool
 	Domain          *driverv1.Domain
@@ -45,7 +46,7 @@ func portUse(v portUseView) string {
 		return "its VM was not looked at yet"
 	case slices.Contains(v.Record.Ports, v.Port), hasInterface(v.Domain, v.Port):
 		return "the domain of its VM has not let go of it"
-	case v.Domain != nil && v.Record.InputHash != inputHash(v.VM):
+	case v.Domain != nil && v.Record.InputHash != v.Input:
 		return "the domain of its VM is defined anew first"
 	}
 	return ""
@@ -64,7 +65,9 @@ func (e *Engine) portUser(d *agentv1.DesiredPort) string {
 	if s := e.vms[k.ID]; s != nil {
 		v.Looked, v.Deleted, v.Domain, v.Starting = s.lookedOnce, s.deleted, s.domain, s.starting
 	}
-	if v.VM == nil {
+	if v.VM != nil {
+		v.Input = e.inputHash(v.VM)
+	} else {
 		for _, name := range e.plugins.Names("compute") {
 			listed, was := e.orphans.listed[name]
 			if !was || listed <= e.orphans.left[k] {

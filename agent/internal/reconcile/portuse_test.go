@@ -23,7 +23,7 @@ func TestPortUse(t *testing.T) {
 	// A VM that runs and whose definition is without the port, which it has let go of.
 	free := func() portUseView {
 		vm := &agentv1.DesiredVM{VmId: "vm", Epoch: 2, Ports: []*agentv1.VMPort{{NicName: "n", PortId: "other"}}}
-		return portUseView{Port: "port", Epoch: 2, VM: vm, Looked: true, Domain: runsWith("other"), Record: realised.Record{InputHash: inputHash(vm), Ports: []string{"other"}}}
+		return portUseView{Port: "port", Epoch: 2, VM: vm, Looked: true, Domain: runsWith("other"), Input: inputHash(vm), Record: realised.Record{InputHash: inputHash(vm), Ports: []string{"other"}}}
 	}
 	gone := realised.Record{Gone: time.Unix(1, 0)}
 	for name, c := range map[string]struct {

@@ -167,8 +167,8 @@ func (r *vmRun) look(ctx context.Context) (vmView, error) {
 	if r.s.moved {
 		r.s.sources, r.s.moved = nil, false
 	}
+	input := e.inputHash(d)
 	e.mu.Unlock()
-	input := inputHash(d)
 	r.adopt(input)
 	v := vmView{
 		Want: d, Confirmed: r.w.confirmed, SharedStorage: r.sharedStorage(), Record: r.rec, Domain: r.s.domain, InputHash: input,

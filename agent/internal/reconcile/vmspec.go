@@ -15,6 +15,7 @@ import (
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
+	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
 
 // sources is all that other drivers hand out for one VM.
@@ -219,6 +220,26 @@ func inputHash(d *agentv1.DesiredVM) string {
 	}
 	shape := &agentv1.DesiredVM{VmId: d.GetVmId(), Name: d.GetName(), Epoch: d.GetEpoch(), Spec: spec, Volumes: d.GetVolumes(), Ports: d.GetPorts()}
 	return hashOf(shape)
+}
+
+// inputHash is that of a VM with the limits of its volumes, which change while it runs. Called under mu.
+func (e *Engine) inputHash(d *agentv1.DesiredVM) string {
+	hash := inputHash(d)
+	for _, v := range d.GetVolumes() {
+		if l := limitsOf(e.wants[volumeKey(v.GetVolumeId())].object().GetVolume().GetVolume()); l != nil {
+			hash = hashOf(&agentv1.VMVolume{DiskName: hash, VolumeId: hashOf(l)})
+		}
+	}
+	return hash
+}
+
+// limitsOf are a volume's limits as a hypervisor's driver gets them; nil = none.
+func limitsOf(v *storagev1.Volume) *driverv1.IoLimits {
+	q := v.GetSpec().GetQos()
+	if q.GetIops() <= 0 && q.GetBytesPerSecond() <= 0 {
+		return nil
+	}
+	return &driverv1.IoLimits{Iops: q.GetIops(), BytesPerSecond: q.GetBytesPerSecond()}
 }
 
 func hashOf(m proto.Message) string {

@@ -7,9 +7,11 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/limiquantix/limiquantix/agent/internal/realised"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
 	computev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/compute/v1"
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
+	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
 
 func twoDisks() (*agentv1.DesiredVM, sources) {
@@ -71,6 +73,34 @@ func TestDomainSpec(t *testing.T) {
 }
 
 // What shapes no definition changes no hash; what does, changes it.
+// Limits of a volume shape the definition, and only they: who has none is defined as before there were any.
+func TestInputHashOfLimits(t *testing.T) {
+	e, _ := newFake(t)
+	vm := e.wants[realised.Key{Kind: realised.KindVM, ID: "vm"}].obj.GetVm()
+	vol := e.wants[volumeKey("vol")].obj.GetVolume().GetVolume()
+	base := e.inputHash(vm)
+	if base != inputHash(vm) {
+		t.Error("a volume without limits counts")
+	}
+	vol.Spec.SizeBytes = 1 << 30
+	if e.inputHash(vm) != base {
+		t.Error("a volume's size counts")
+	}
+	seen := map[string]bool{base: true}
+	for _, q := range []*storagev1.VolumeQos{{Iops: 1}, {Iops: 2}, {BytesPerSecond: 1}, {Iops: 1, BytesPerSecond: 1}} {
+		vol.Spec.Qos = q
+		if h := e.inputHash(vm); seen[h] {
+			t.Errorf("%v does not count", q)
+		} else {
+			seen[h] = true
+		}
+	}
+	vol.Spec.Qos = &storagev1.VolumeQos{}
+	if e.inputHash(vm) != base {
+		t.Error("limits that were lifted count")
+	}
+}
+
 func TestInputHash(t *testing.T) {
 	t.Parallel()
 	d, _ := twoDisks()

@@ -67,6 +67,13 @@ func TestVolumes(t *testing.T) {
 	if got := b.ok("volume", "resize", "data", "40G"); got != "data has 40G (0s)\n" || v.GetSpec().GetSizeBytes() != 40<<30 {
 		t.Errorf("%q, %v", got, v.GetSpec())
 	}
+	if got := b.ok("volume", "set", "data", "--iops", "none", "--bandwidth", "10M", "--protect"); got != "data changed (0s)\n" {
+		t.Errorf("%q", got)
+	}
+	if s := v.GetSpec(); s.GetQos().GetIops() != 0 || s.GetQos().GetBytesPerSecond() != 10<<20 || !s.GetDeleteProtection() {
+		t.Errorf("%v", s)
+	}
+	b.ok("volume", "set", "data", "--iops", "100", "--bandwidth", "50M", "--protect=false")
 	if got := b.ok("volume", "attach", "data", "web", "--read-only"); got != "data attached to web (0s)\n" {
 		t.Errorf("%q", got)
 	}
@@ -85,6 +92,8 @@ func TestVolumes(t *testing.T) {
 		{"volume", "create", "x", "--size", "1G", "--format", "vmdk"},
 		{"volume", "create", "x", "--size", "1G", "--iops", "1.5"},
 		{"volume", "resize", "data"},
+		{"volume", "set", "data"},
+		{"volume", "set", "data", "--bandwidth", "quick"},
 		{"volume", "attach", "data"},
 	} {
 		b.fails(failure.ExitUsage, wrong, "fix: ")

@@ -20,13 +20,13 @@ func (s *session) volumeCommand() *cobra.Command {
 		Aliases: []string{"vol"},
 		Short:   "Manage volumes: disks that stand by themselves",
 		Example: "  lqctl volume create data --size 20G\n  lqctl volume attach data web",
-	}, s.volumeCreate(), s.volumeList(), s.volumeShow(), s.volumeResize(), s.volumeMove(), s.volumeExport(), s.volumeAttach(), s.volumeDetach(), s.volumeDelete())
+	}, s.volumeCreate(), s.volumeList(), s.volumeShow(), s.volumeSet(), s.volumeResize(), s.volumeMove(), s.volumeExport(), s.volumeAttach(), s.volumeDetach(), s.volumeDelete())
 }
 
 func (s *session) volumeCreate() *cobra.Command {
 	var size, pool, format, from string
 	var labels []string
-	var iops, bandwidth string
+	var limits limitFlags
 	var shared, noWait bool
 	cmd := &cobra.Command{
 		Use:   "create NAME",
@@ -59,17 +59,9 @@ func (s *session) volumeCreate() *cobra.Command {
 			default:
 				return unknownValue("--format", format, []string{"raw", "qcow2"})
 			}
-			if iops != "" || bandwidth != "" {
-				spec.Qos = &storagev1.VolumeQos{}
-				if iops != "" {
-					if spec.Qos.Iops, err = quantity.ParseExact(iops); err != nil {
-						return failure.Usage("--iops: %w", err).WithFix("give a whole number")
-					}
-				}
-				if bandwidth != "" {
-					if spec.Qos.BytesPerSecond, err = quantity.ParseBytes(bandwidth); err != nil {
-						return failure.Usage("--bandwidth: %w", err).WithFix("write for example 100M")
-					}
+			if limits != (limitFlags{}) {
+				if spec.Qos, err = limits.read(); err != nil {
+					return err
 				}
 			}
 			marks, err := pairs("--label", labels)
@@ -95,8 +87,8 @@ func (s *session) volumeCreate() *cobra.Command {
 	fl.StringVar(&format, "format", "", "raw or qcow2; default: the pool's")
 	fl.StringVar(&from, "from", "", "what it is made from: image/NAME, snapshot/NAME or volume/NAME")
 	fl.StringArrayVar(&labels, "label", nil, "label key=value; repeatable")
-	fl.StringVar(&iops, "iops", "", "limit of reads and writes per second; default: none")
-	fl.StringVar(&bandwidth, "bandwidth", "", "limit of bytes per second, for example 100M; default: none")
+	fl.StringVar(&limits.iops, "iops", "", "limit of reads and writes per second; default: none")
+	fl.StringVar(&limits.bandwidth, "bandwidth", "", "limit of bytes per second, for example 100M; default: none")
 	fl.BoolVar(&shared, "shared", false, "let several VMs write it at once")
 	complete(cmd, "pool", s.poolNames)
 	complete(cmd, "format", fixed("raw", "qcow2"))

@@ -8,6 +8,8 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/limiquantix/limiquantix/proto/fault"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
@@ -120,6 +122,33 @@ func (v volumes) ListVolumes(context.Context, *connect.Request[storagev1.ListVol
 	v.Lock()
 	defer v.Unlock()
 	return connect.NewResponse(&storagev1.ListVolumesResponse{Volumes: slices.Clone(v.Volumes)}), nil
+}
+
+func (v volumes) UpdateVolume(_ context.Context, req *connect.Request[storagev1.UpdateVolumeRequest]) (*connect.Response[storagev1.UpdateVolumeResponse], error) {
+	v.Lock()
+	defer v.Unlock()
+	in := req.Msg.GetVolume()
+	vol, err := v.find(either(in.GetMeta()))
+	if err != nil {
+		return nil, err
+	}
+	qos := proto.CloneOf(vol.GetSpec().GetQos())
+	if qos == nil {
+		qos = &storagev1.VolumeQos{}
+	}
+	for _, path := range req.Msg.GetUpdateMask().GetPaths() {
+		switch path {
+		case "spec.qos.iops":
+			qos.Iops, vol.Spec.Qos = in.GetSpec().GetQos().GetIops(), qos
+		case "spec.qos.bytes_per_second":
+			qos.BytesPerSecond, vol.Spec.Qos = in.GetSpec().GetQos().GetBytesPerSecond(), qos
+		case "spec.shared":
+			vol.Spec.Shared = in.GetSpec().GetShared()
+		case "spec.delete_protection":
+			vol.Spec.DeleteProtection = in.GetSpec().GetDeleteProtection()
+		}
+	}
+	return connect.NewResponse(&storagev1.UpdateVolumeResponse{Volume: vol, Operation: v.operate("UpdateVolume", "Volume", vol.GetMeta())}), nil
 }
 
 func (v volumes) ResizeVolume(_ context.Context, req *connect.Request[storagev1.ResizeVolumeRequest]) (*connect.Response[storagev1.ResizeVolumeResponse], error) {
