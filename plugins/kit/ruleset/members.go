@@ -113,6 +113,19 @@ func (m *Members) Disjoint() *Members {
 	return out
 }
 
+// Common are the members that both have.
+func (m *Members) Common(o *Members) *Members {
+	out := &Members{}
+	for f, list := range m {
+		for _, p := range list {
+			if o.Has(p) {
+				out[f] = append(out[f], p)
+			}
+		}
+	}
+	return out
+}
+
 // DiffMembers says what must be added to and removed from old, in any family, to get next; nil stands for an empty set.
 func DiffMembers(old, next *Members) (add, remove []netip.Prefix) {
 	if old == nil {

@@ -2,9 +2,11 @@ package driver
 
 import (
 	"context"
+	"errors"
 
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/name"
 	"github.com/limiquantix/limiquantix/plugins/bridge/internal/record"
+	"github.com/limiquantix/limiquantix/plugins/kit/ruleset"
 )
 
 // commit puts a state in force and records it. The kernel comes first: a plugin killed in between finds the old records, puts the old state in force again, and is told
@@ -13,12 +15,18 @@ func (d *Driver) commit(ctx context.Context, next *record.State) error {
 	if err := d.mine(ctx); err != nil {
 		return err
 	}
-	old := d.state
-	if err := d.sets.Add(old, next); err != nil {
+	old, mid := d.state, between(d.state, next)
+	if err := d.sets.Add(old, mid); err != nil {
 		return failed("address sets", err)
 	}
 	if err := d.filter(ctx, next); err != nil {
+		if undo := errors.Join(d.sets.Add(mid, old), d.sets.Remove(mid, old)); undo != nil {
+			err = errors.Join(err, failed("address sets", undo))
+		}
 		return err
+	}
+	if err := d.sets.Add(mid, next); err != nil {
+		return failed("address sets", err)
 	}
 	if err := d.dir.Save(old, next); err != nil {
 		return failed("records", err)
@@ -29,6 +37,33 @@ func (d *Driver) commit(ctx context.Context, next *record.State) error {
 		return failed("address sets", err)
 	}
 	return nil
+}
+
+// between is next as its address sets stand while rules that refer to them change: with the members that both states have. So neither the old rules meet a new member, nor the new rules
+// an old one, not even when the plugin is killed there.
+func between(old, next *record.State) *record.State {
+	mid := next
+	for id, s := range next.Members {
+		have := old.Members[id]
+		if have == nil || have == s || !rulesChange(old, next, id) {
+			continue
+		}
+		if mid == next {
+			mid = next.Clone()
+		}
+		mid.Members[id] = &ruleset.Set{ID: id, Generation: s.Generation, Mark: s.Mark, Members: have.Common(s.Members)}
+	}
+	return mid
+}
+
+// rulesChange reports whether rules of old change that refer to an address set.
+func rulesChange(old, next *record.State, set string) bool {
+	for id, p := range old.Plans {
+		if p != next.Plans[id] && p.Uses(set) {
+			return true
+		}
+	}
+	return false
 }
 
 // filter puts the filter of a state in force. Needs mu.

@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/limiquantix/limiquantix/proto/fault"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
@@ -45,11 +48,21 @@ func (k *Kernel) Own(pid int) bool {
 	return own
 }
 
+// environment of tools. Before each change nft makes four indexes of 128 KiB for each table of the namespace: asked of the system one by one, and page by page, they take most of its time.
+var environment = []string{"LC_ALL=C", "MALLOC_TOP_PAD_=4194304", "MALLOC_MMAP_THRESHOLD_=1073741824", "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"}
+
 // Run runs a tool with input and returns what it prints. Its failure is BACKEND_FAILED with what it said.
 func (k *Kernel) Run(ctx context.Context, input, tool string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, tool, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	cmd.Stdin = strings.NewReader(input)
+	cmd.Env = append(os.Environ(), environment...)
+	if input != "" {
+		script, err := whole(input)
+		if err != nil {
+			return "", fault.New(metav1.Reason_REASON_BACKEND_FAILED, "%s: %w", tool, err)
+		}
+		defer func() { _ = script.Close() }()
+		cmd.Stdin = script
+	}
 	var out, errs bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Start(); err != nil {
@@ -72,6 +85,24 @@ func (k *Kernel) Run(ctx context.Context, input, tool string, args ...string) (s
 		return "", fault.New(metav1.Reason_REASON_BACKEND_FAILED, "%s: %w: %s", tool, err, said)
 	}
 	return out.String(), nil
+}
+
+// whole is a script as a file in memory. A tool that reads from a pipe takes what a killed plugin had written of a script for all of it.
+func whole(script string) (*os.File, error) {
+	fd, err := unix.MemfdCreate("script", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "script")
+	_, err = f.WriteString(script)
+	if err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		_ = f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // Read is what the kernel has of ours, not trusting memory.
