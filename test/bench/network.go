@@ -22,12 +22,6 @@ import (
 	"github.com/limiquantix/limiquantix/test/stack"
 )
 
-// prepareOVS starts a switch of the namespace's own.
-const prepareOVS = `mkdir -p /run/openvswitch; mount -t tmpfs tmpfs /run/openvswitch; export OVS_RUNDIR=/run/openvswitch OVS_LOGDIR=/run/openvswitch OVS_DBDIR=/run/openvswitch
-ovsdb-tool create /run/openvswitch/conf.db /usr/share/openvswitch/vswitch.ovsschema
-ovsdb-server /run/openvswitch/conf.db --remote=punix:/run/openvswitch/db.sock --pidfile --detach --log-file; ovs-vsctl --no-wait init
-ovs-vswitchd unix:/run/openvswitch/db.sock --pidfile --detach --log-file; `
-
 // network measures a network plugin in network and mount namespaces of its own, and more if asked: this program runs there once more. In a PID namespace all that is started ends with it.
 func network(driver, prepare string, more ...string) func(context.Context, string, samples) error {
 	return func(ctx context.Context, bin string, got samples) error {
@@ -99,6 +93,8 @@ const (
 // switched is a launched network plugin with its network.
 type switched struct {
 	driver string
+	device string
+	places []*driverv1.OvsPortBinding // that wait for their ports
 	client driverv1.NetworkDriverServiceClient
 	got    samples
 }
@@ -125,12 +121,13 @@ func measureNetwork(ctx context.Context, driver, pluginDir string, got samples) 
 	if driver == "ovs" {
 		kind = driverv1.NetworkType_NETWORK_TYPE_OVS
 	}
-	_, err = s.client.EnsureNetwork(ctx, &driverv1.EnsureNetworkRequest{
+	made, err := s.client.EnsureNetwork(ctx, &driverv1.EnsureNetworkRequest{
 		NetworkId: id(aNetwork, 0), Mark: markOf(id(aNetwork, 0)), Spec: &driverv1.NetworkSpec{Type: kind, Subnets: []*driverv1.SubnetSpec{{Cidr: "10.20.0.0/16"}}},
 	})
 	if err != nil {
 		return err
 	}
+	s.device = made.GetNetwork().GetDevice()
 	for _, f := range []func(context.Context) error{s.rules, s.members} {
 		if err := f(ctx); err != nil {
 			return err
@@ -172,18 +169,21 @@ func (s *switched) apply(ctx context.Context, rs *driverv1.RuleSet, sets ...*dri
 }
 
 func (s *switched) attach(ctx context.Context, i int, groups ...string) error {
-	_, err := s.client.AttachInterface(ctx, &driverv1.NetworkDriverServiceAttachInterfaceRequest{
+	r, err := s.client.AttachInterface(ctx, &driverv1.NetworkDriverServiceAttachInterfaceRequest{
 		InterfaceId: id(aPort, i), Mark: markOf(id(aPort, i)), Spec: &driverv1.InterfaceSpec{
 			NetworkId: id(aNetwork, 0), Mac: fmt.Sprintf("52:54:00:00:%02x:%02x", i/256, i%256), IpAddresses: []string{fmt.Sprintf("10.20.%d.%d", 1+i/250, 1+i%250)}, RuleSetIds: groups,
 		},
 	})
+	if p := r.GetInterface().GetBinding().GetOvsPort(); err == nil && p != nil {
+		err = s.plug(ctx, p)
+	}
 	return err
 }
 
 // rules measures whole sets on a port, and one rule more.
 func (s *switched) rules(ctx context.Context) error {
 	group, generation := id(aGroup, 0), int64(1)
-	if err := errors.Join(s.apply(ctx, set(group, generation, 1)), s.attach(ctx, 0, group)); err != nil {
+	if err := errors.Join(s.apply(ctx, set(group, generation, 1)), s.attach(ctx, 0, group), s.up(ctx, 1)); err != nil {
 		return err
 	}
 	step := func(workload string, n int) error {
@@ -221,13 +221,18 @@ func (s *switched) members(ctx context.Context) error {
 				return err
 			}
 		}
-		return nil
+		return s.up(ctx, ports+1)
 	})
 	if err != nil {
 		return err
 	}
 	s.add("ports_500_s", took)
-	events, err := nftEvents(ctx)
+	var events counter
+	if s.driver == "ovs" {
+		events, err = watchFlows(ctx, s.device)
+	} else {
+		events, err = nftEvents(ctx)
+	}
 	if err != nil {
 		return err
 	}
@@ -254,6 +259,12 @@ func (s *switched) members(ctx context.Context) error {
 		s.add("one_member_more_events", float64(after-before))
 	}
 	return nil
+}
+
+// counter counts changes.
+type counter interface {
+	count() (int, error)
+	close()
 }
 
 // events counts what changes in nftables, which iptables' rules are part of: the kernel has told of a change before the change's command ends.

@@ -328,6 +328,7 @@ func (d *Driver) observe(ctx context.Context, view *vswitch.View) {
 			n.Tunnel, n.Uplink, redraw[id] = tunnel, uplink, true
 		}
 	}
+	var marks []vswitch.Marking
 	for id, i := range d.s.interfaces {
 		port, row, x := number(tapName(id))
 		i.note = ""
@@ -338,14 +339,15 @@ func (d *Driver) observe(ctx context.Context, view *vswitch.View) {
 			port, i.note = 0, "the port "+row.Name+" has no external_ids:iface-id of this interface"
 		}
 		if port > 0 && view.BridgeOf[row.UUID] == d.bridgeName() && x.ExternalIDs["limiquantix-object"] != id {
-			if err := d.session.Mark(ctx, row, x, markIDs(i.req.GetMark())); err != nil {
-				slog.Warn("a port could not be marked", "port", row.Name, "error", err)
-			}
+			marks = append(marks, vswitch.Marking{Port: row, Interface: x, IDs: markIDs(i.req.GetMark())})
 		}
 		if port != i.Port {
 			i.Port, redraw[i.req.GetSpec().GetNetworkId()] = port, true
 			d.s.drawInterface(id)
 		}
+	}
+	if err := d.session.Mark(ctx, marks); err != nil {
+		slog.Warn("ports could not be marked", "ports", len(marks), "first", marks[0].Port.Name, "error", err)
 	}
 	for id := range redraw {
 		d.s.drawNetwork(id)

@@ -27,6 +27,8 @@ type Session struct {
 
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced at each change
+	view    *View         // of the copy as it is; nil when it changed since
+	changes int           // of the copy, counted
 }
 
 // Open connects and reads the tables. changed is called after each change of them, and must not block.
@@ -59,6 +61,7 @@ func Open(ctx context.Context, endpoint string, changed func()) (*Session, error
 		close(s.changed)
 		s.changed = make(chan struct{})
 		s.mu.Unlock()
+		s.forget()
 		changed()
 	}
 	c.Cache().AddEventHandler(&cache.EventHandlerFuncs{
@@ -168,6 +171,7 @@ func (s *Session) Until(ctx context.Context, ok func() (bool, error)) error {
 
 // transact runs operations as one transaction and, when wait is set, waits until the switch has done what it says.
 func (s *Session) transact(ctx context.Context, wait bool, ops ...ovsdb.Operation) error {
+	defer s.forget() // that it was told is told later than it is so
 	root, err := s.Root()
 	if err != nil {
 		return err
@@ -342,8 +346,35 @@ type View struct {
 	BridgeOf   map[string]string // name of the bridge, by the port's UUID
 }
 
-// View reads the copy of the database.
+// forget lets the next View read the copy anew.
+func (s *Session) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.view = nil
+	s.changes++
+}
+
+// View reads the copy of the database, unless it is as it was: with hundreds of ports that takes longer than what is done with it. Nobody changes what it returns.
 func (s *Session) View() (*View, error) {
+	s.mu.Lock()
+	known, changes := s.view, s.changes
+	s.mu.Unlock()
+	if known != nil && s.life.Err() == nil {
+		return known, nil
+	}
+	v, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.changes == changes {
+		s.view = v
+	}
+	return v, nil
+}
+
+func (s *Session) read() (*View, error) {
 	v := &View{PortNamed: map[string]*Port{}, BridgeOf: map[string]string{}}
 	var err error
 	if v.Bridges, err = s.Bridges(); err != nil {
@@ -467,18 +498,32 @@ func (s *Session) adjust(port *Port, i *Interface, p Plug) ([]ovsdb.Operation, e
 	return append(ops, more...), err
 }
 
-// Mark writes external_ids on a port that somebody else made, and on its interface.
-func (s *Session) Mark(ctx context.Context, port *Port, i *Interface, ids map[string]string) error {
-	ni, np := &Interface{UUID: i.UUID, ExternalIDs: merged(i.ExternalIDs, ids)}, &Port{UUID: port.UUID, ExternalIDs: merged(port.ExternalIDs, ids)}
-	ops, err := s.c.Where(ni).Update(ni, &ni.ExternalIDs)
-	if err != nil {
-		return err
+// Marking says what external_ids a port that somebody else made shall get besides its own, and its interface.
+type Marking struct {
+	Port      *Port
+	Interface *Interface
+	IDs       map[string]string
+}
+
+// Mark writes external_ids on ports that somebody else made, in one transaction.
+func (s *Session) Mark(ctx context.Context, marks []Marking) error {
+	var ops []ovsdb.Operation
+	for _, m := range marks {
+		ni, np := &Interface{UUID: m.Interface.UUID, ExternalIDs: merged(m.Interface.ExternalIDs, m.IDs)}, &Port{UUID: m.Port.UUID, ExternalIDs: merged(m.Port.ExternalIDs, m.IDs)}
+		o, err := s.c.Where(ni).Update(ni, &ni.ExternalIDs)
+		if err != nil {
+			return err
+		}
+		more, err := s.c.Where(np).Update(np, &np.ExternalIDs)
+		if err != nil {
+			return err
+		}
+		ops = append(append(ops, o...), more...)
 	}
-	more, err := s.c.Where(np).Update(np, &np.ExternalIDs)
-	if err != nil {
-		return err
+	if len(ops) == 0 {
+		return nil
 	}
-	return s.transact(ctx, false, append(ops, more...)...)
+	return s.transact(ctx, false, ops...)
 }
 
 func merged(a, b map[string]string) map[string]string {
