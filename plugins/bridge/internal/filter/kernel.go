@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,15 +39,31 @@ func (m *Model) Render() *Rendered {
 // Kernel is the packet filter of the network namespace that the process is in. The backend is pinned: the same rules by the legacy backend would be another filter beside it.
 type Kernel struct {
 	mu   sync.Mutex
-	pids map[int]struct{} // processes by which the driver itself changes something
+	pids map[int]time.Time // processes by which the driver itself changes something, and when they were last known to run
 }
+
+// ownFor is how late the kernel's word of a change may be read. Later the process's number may be another's, and what that one changes must be seen.
+const ownFor = time.Minute
 
 // Own reports whether a process is one by which the driver itself changes the filter, now or lately.
 func (k *Kernel) Own(pid int) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	_, own := k.pids[pid]
-	return own
+	ran, own := k.pids[pid]
+	return own && time.Since(ran) < ownFor
+}
+
+// runs remembers a process of the driver's.
+func (k *Kernel) runs(pid int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.pids == nil {
+		k.pids = map[int]time.Time{}
+	}
+	k.pids[pid] = time.Now()
+	if len(k.pids) > 1024 {
+		maps.DeleteFunc(k.pids, func(_ int, ran time.Time) bool { return time.Since(ran) >= ownFor })
+	}
 }
 
 // environment of tools. Before each change nft makes four indexes of 128 KiB for each table of the namespace: asked of the system one by one, and page by page, they take most of its time.
@@ -53,6 +71,10 @@ var environment = []string{"LC_ALL=C", "MALLOC_TOP_PAD_=4194304", "MALLOC_MMAP_T
 
 // Run runs a tool with input and returns what it prints. Its failure is BACKEND_FAILED with what it said.
 func (k *Kernel) Run(ctx context.Context, input, tool string, args ...string) (string, error) {
+	return k.run(ctx, 0, input, tool, args...)
+}
+
+func (k *Kernel) run(ctx context.Context, nice int, input, tool string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, tool, args...)
 	cmd.Env = append(os.Environ(), environment...)
 	if input != "" {
@@ -68,13 +90,13 @@ func (k *Kernel) Run(ctx context.Context, input, tool string, args ...string) (s
 	if err := cmd.Start(); err != nil {
 		return "", fault.New(metav1.Reason_REASON_BACKEND_FAILED, "%s: %w", tool, err).WithRemedy("install the packages of the bridge driver: iptables, nftables, ipset, conntrack, dnsmasq-base")
 	}
-	k.mu.Lock()
-	if k.pids == nil || len(k.pids) > 4096 {
-		k.pids = map[int]struct{}{}
+	k.runs(cmd.Process.Pid)
+	if nice != 0 {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, cmd.Process.Pid, nice) // where it may not, it is as fast as others
 	}
-	k.pids[cmd.Process.Pid] = struct{}{}
-	k.mu.Unlock()
-	if err := cmd.Wait(); err != nil {
+	err := cmd.Wait()
+	k.runs(cmd.Process.Pid)
+	if err != nil {
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}
@@ -173,8 +195,10 @@ var shutScript = sync.OnceValue(func() string {
 	return fmt.Sprintf("add table bridge %s\ndelete table bridge %s\n%s", Table, Table, frameScript(&Frames{}, shut()))
 })
 
+const aheadOfOthers = -15
+
 // Shut shuts every port, whatever is there, in one transaction. What is read next shows what is missing.
 func (k *Kernel) Shut(ctx context.Context) error {
-	_, err := k.Run(ctx, shutScript(), "nft", "-f", "-")
+	_, err := k.run(ctx, aheadOfOthers, shutScript(), "nft", "-f", "-")
 	return err
 }

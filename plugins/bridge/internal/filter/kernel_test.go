@@ -3,6 +3,8 @@ package filter
 import (
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/limiquantix/limiquantix/proto/fault"
 	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
@@ -22,4 +24,25 @@ func TestRun(t *testing.T) {
 	if !fault.Is(err, metav1.Reason_REASON_BACKEND_FAILED) || !strings.Contains(err.Error(), "nonsense") {
 		t.Error(err)
 	}
+}
+
+// Of many processes none that has just run is forgotten, and none is known for long: its number may be another's by then.
+func TestOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var k Kernel
+		for pid := range 5000 {
+			k.runs(pid)
+		}
+		if !k.Own(0) || !k.Own(4999) || k.Own(5000) {
+			t.Error("who ran is not known, or who did not is")
+		}
+		time.Sleep(ownFor)
+		if k.Own(4999) {
+			t.Error("known for ever")
+		}
+		k.runs(7)
+		if len(k.pids) != 1 || !k.Own(7) {
+			t.Error(len(k.pids), "are remembered")
+		}
+	})
 }
