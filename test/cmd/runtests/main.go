@@ -20,7 +20,7 @@ import (
 
 func main() {
 	var o options
-	flag.DurationVar(&o.timeout, "timeout", 30*time.Minute, "limit per package")
+	flag.DurationVar(&o.timeout, "timeout", 45*time.Minute, "limit per package")
 	flag.StringVar(&o.only, "module", "", "run only modules whose folder contains this")
 	flag.StringVar(&o.run, "run", "", "pattern passed to go test -run")
 	flag.BoolVar(&o.verbose, "v", false, "print every test as it ends")

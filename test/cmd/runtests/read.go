@@ -59,6 +59,15 @@ func read(r io.Reader, verbose bool) (t tally) {
 		if e.Test == "" && e.Action == "skip" { // a package without test files
 			continue
 		}
+		if e.Action == "fail" && e.Test == "" { // what never ended says why: a time limit, a panic
+			for open, lines := range output {
+				if strings.HasPrefix(open, key) && open != key {
+					fmt.Printf("--- DID NOT END: %s\n%s", open, strings.Join(lines, ""))
+					t.failures = append(t.failures, "did not end: "+open)
+					delete(output, open)
+				}
+			}
+		}
 		if e.Action == "fail" || e.Action == "skip" && e.Test != "" {
 			fmt.Printf("--- %s: %s\n%s", strings.ToUpper(e.Action), key, strings.Join(output[key], ""))
 			t.failures = append(t.failures, inShort(e, output[key]))
