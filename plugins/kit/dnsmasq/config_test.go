@@ -10,8 +10,10 @@ func good() Config {
 	return Config{
 		Dir: "/run/x", Interface: "lqb0", UID: 8000001, DNSPort: 20001, Domain: "a.internal", MTU: 1450,
 		Subnets: []Subnet{
-			{CIDR: netip.MustParsePrefix("10.0.0.0/24"), DHCP: true, Router: netip.MustParseAddr("10.0.0.1"), DNS: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
-				Routes: []Route{{netip.MustParsePrefix("10.9.0.0/16"), netip.MustParseAddr("10.0.0.2")}}},
+			{
+				CIDR: netip.MustParsePrefix("10.0.0.0/24"), DHCP: true, Router: netip.MustParseAddr("10.0.0.1"), DNS: []netip.Addr{netip.MustParseAddr("10.0.0.1")},
+				Routes: []Route{{netip.MustParsePrefix("10.9.0.0/16"), netip.MustParseAddr("10.0.0.2")}},
+			},
 			{CIDR: netip.MustParsePrefix("fd00::/64"), DHCP: true, DNS: []netip.Addr{netip.MustParseAddr("fd00::1")}},
 		},
 		Hosts:   []Host{{MAC: "02:00:00:00:00:0a", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.5"), netip.MustParseAddr("fd00::5")}, Name: "web"}, {MAC: "02:00:00:00:00:0b"}},

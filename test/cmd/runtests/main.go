@@ -236,8 +236,15 @@ func (u unit) test(ctx context.Context, o options) tally {
 // printVersions names the real backends that the suites ran against.
 func printVersions(ctx context.Context) {
 	for _, c := range [][]string{
-		{"libvirtd", "--version"}, {"qemu-system-x86_64", "--version"}, {"qemu-img", "--version"}, {"ceph-osd", "--version"},
-		{"iptables", "--version"}, {"nft", "--version"}, {"ipset", "--version"}, {"dnsmasq", "--version"}, {"ovs-vswitchd", "--version"},
+		{"libvirtd", "--version"},
+		{"qemu-system-x86_64", "--version"},
+		{"qemu-img", "--version"},
+		{"ceph-osd", "--version"},
+		{"iptables", "--version"},
+		{"nft", "--version"},
+		{"ipset", "--version"},
+		{"dnsmasq", "--version"},
+		{"ovs-vswitchd", "--version"},
 	} {
 		out, err := exec.CommandContext(ctx, c[0], c[1:]...).Output()
 		line, _, _ := strings.Cut(string(out), "\n")

@@ -192,7 +192,8 @@ func TestNodesByNetwork(t *testing.T) {
 	_, err = r.NodeAgent.RegisterNode(a.ctx, &computev1.RegisterNodeRequest{Node: &computev1.Node{Status: &computev1.NodeStatus{
 		Resources: &computev1.NodeResources{Cpus: 8, MemoryBytes: 1 << 34},
 		Drivers: []*computev1.DriverStatus{
-			{Name: "fake", Kinds: []string{"compute"}, State: "healthy"}, {Name: "local", Kinds: []string{"storage"}, State: "healthy"},
+			{Name: "fake", Kinds: []string{"compute"}, State: "healthy"},
+			{Name: "local", Kinds: []string{"storage"}, State: "healthy"},
 			{Name: "net", Kinds: []string{"network"}, State: "healthy", NetworkUplinks: []string{"eth2"}, NetworkTypes: networkDriver().GetNetworkTypes()},
 		},
 	}}})

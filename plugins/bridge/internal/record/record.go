@@ -40,8 +40,12 @@ type State struct {
 // NewState is one without anything.
 func NewState() *State {
 	return &State{
-		map[string]*Network{}, map[string]*Interface{}, map[string]*driverv1.RuleSet{}, map[string]*driverv1.AddressSet{},
-		map[string]*ruleset.Plan{}, map[string]*ruleset.Set{},
+		map[string]*Network{},
+		map[string]*Interface{},
+		map[string]*driverv1.RuleSet{},
+		map[string]*driverv1.AddressSet{},
+		map[string]*ruleset.Plan{},
+		map[string]*ruleset.Set{},
 	}
 }
 
