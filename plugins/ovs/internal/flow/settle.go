@@ -3,6 +3,7 @@ package flow
 import (
 	"context"
 	"strings"
+	"time"
 )
 
 // Settled waits until the datapath does what the bridge's flows say: what it has cached of earlier ones is gone.
@@ -23,10 +24,12 @@ func (c Conntrack) Settled(ctx context.Context, l *Line) error {
 		if err := ctl.send("revalidator/wait"); err != nil {
 			return err
 		}
-		if err := l.nudge(ctx); err != nil {
-			return err
-		}
-		_, err := ctl.receive("revalidator/wait")
+		answer := make(chan error, 1)
+		go func() { // ends with the connection, at the latest after its time limit
+			_, err := ctl.receive("revalidator/wait")
+			answer <- err
+		}()
+		err := l.nudgeUntil(ctx, answer)
 		if err != nil && strings.Contains(err.Error(), "multiple") { // there are several datapaths: then all caches are emptied, which needs no waiting
 			_, err = ctl.call("revalidator/purge")
 			return err
@@ -36,4 +39,23 @@ func (c Conntrack) Settled(ctx context.Context, l *Line) error {
 		}
 	}
 	return nil
+}
+
+// again is how long a pass over the caches may take before it is asked for again: the switch may have begun one before it heard that somebody waits for its end.
+const again = 25 * time.Millisecond
+
+// nudgeUntil nudges the switch until it answers.
+func (l *Line) nudgeUntil(ctx context.Context, answer <-chan error) error {
+	tick := time.NewTicker(again)
+	defer tick.Stop()
+	for {
+		if err := l.nudge(ctx); err != nil {
+			return err
+		}
+		select {
+		case err := <-answer:
+			return err
+		case <-tick.C:
+		}
+	}
 }
