@@ -7,6 +7,7 @@ import (
 	"github.com/limiquantix/limiquantix/controller/internal/domain"
 	"github.com/limiquantix/limiquantix/controller/internal/scheduler"
 	"github.com/limiquantix/limiquantix/controller/internal/state"
+	networkv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/network/v1"
 	statev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/state/v1"
 )
 
@@ -60,13 +61,17 @@ func networkNeeds(cache *state.Cache, rec *statev1.VMRecord) []scheduler.Network
 
 // hostPorts are the ports of its node that lead into a VM: those that its user-mode NICs forward, and those that networks forward to its ports.
 func hostPorts(cache *state.Cache, rec *statev1.VMRecord) []scheduler.HostPort {
+	return hostPortsWith(cache, rec, nil)
+}
+
+// hostPortsWith are those once a network is changed; nil = none.
+func hostPortsWith(cache *state.Cache, rec *statev1.VMRecord, changed *networkv1.Network) []scheduler.HostPort {
 	out := scheduler.HostPorts(rec.GetVm().GetSpec())
-	for _, n := range rec.GetNicPorts() {
-		port := cache.Row(state.KindPort, n.GetPortId()).Port().GetPort()
-		if port == nil {
-			continue
+	for _, port := range presentPorts(cache, rec) {
+		net := changed
+		if id := port.GetSpec().GetNetworkId(); id != changed.GetMeta().GetId() {
+			net = cache.Row(state.KindNetwork, id).Network().GetNetwork()
 		}
-		net := cache.Row(state.KindNetwork, port.GetSpec().GetNetworkId()).Network().GetNetwork()
 		for _, f := range net.GetSpec().GetForwards() {
 			if domain.ForwardLeadsTo(f, port) {
 				out = append(out, scheduler.HostPort{Protocol: f.GetProtocol(), Address: f.GetListenAddress(), Port: f.GetListenPort()})
@@ -74,6 +79,30 @@ func hostPorts(cache *state.Cache, rec *statev1.VMRecord) []scheduler.HostPort {
 		}
 	}
 	return out
+}
+
+// presentPorts are those of a VM's ports that are there.
+func presentPorts(cache *state.Cache, rec *statev1.VMRecord) (out []*networkv1.Port) {
+	for _, n := range rec.GetNicPorts() {
+		if port := cache.Row(state.KindPort, n.GetPortId()).Port().GetPort(); port != nil {
+			out = append(out, port)
+		}
+	}
+	return out
+}
+
+// LeadsInto reports whether a forward of a network leads into a VM.
+func LeadsInto(cache *state.Cache, rec *statev1.VMRecord, network string, f *networkv1.NetworkForward) bool {
+	return slices.ContainsFunc(presentPorts(cache, rec), func(p *networkv1.Port) bool {
+		return p.GetSpec().GetNetworkId() == network && domain.ForwardLeadsTo(f, p)
+	})
+}
+
+// TakesHostPort reports whether the port that a forward listens on leads into a VM once a network is changed.
+func TakesHostPort(cache *state.Cache, rec *statev1.VMRecord, changed *networkv1.Network, f *networkv1.NetworkForward) bool {
+	return slices.ContainsFunc(hostPortsWith(cache, rec, changed), func(p scheduler.HostPort) bool {
+		return p.Protocol == f.GetProtocol() && p.Port == f.GetListenPort() && domain.ListenMeet(p.Address, f.GetListenAddress())
+	})
 }
 
 // dropPort takes a port off a node that is no more, with what that means for it: the VM keeps it, or it is free, or gone.

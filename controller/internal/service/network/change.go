@@ -100,6 +100,7 @@ func (s *Service) update(w *state.Writer, cur *networkv1.Network, m *networkv1.U
 		return nil, false, err
 	}
 	s.resolveForwards(&v, next, cur.GetSpec().GetForwards())
+	s.checkHostPorts(&v, cur, next)
 	for i, sub := range next.GetSpec().GetSubnets() {
 		gateway := domain.Gateway(next.GetSpec(), sub)
 		if gateway == "" || gateway == domain.Gateway(cur.GetSpec(), cur.GetSpec().GetSubnets()[i]) {

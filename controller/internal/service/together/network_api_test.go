@@ -242,6 +242,44 @@ func TestForwardsKeepApart(t *testing.T) {
 	wantFault(t, err, metav1.Reason_REASON_INVALID_FIELD, "network.spec.forwards[0].port_id")
 }
 
+// A forward that is added while VMs run is refused when its port leads into another VM of the node already; what was there, and what is on another node, is no reason.
+func TestForwardAddedMeetsAnother(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, newStore(t))
+	r.join("n1", 8, 1<<34)
+	to := func(i int, listen uint32, address string) *networkv1.NetworkSpec {
+		return &networkv1.NetworkSpec{Forwards: []*networkv1.NetworkForward{
+			{ListenPort: listen, ListenAddress: address, TargetPort: 80, Target: &networkv1.NetworkForward_IpAddress{IpAddress: fmt.Sprintf("10.8.%d.9", i)}},
+		}}
+	}
+	for i := range 2 {
+		net := fmt.Sprintf("net%d", i)
+		r.mustNetwork(net, fmt.Sprintf("10.8.%d.0/24", i))
+		r.mustPort(net, &networkv1.PortSpec{NetworkId: net, IpAddresses: []string{fmt.Sprintf("10.8.%d.9", i)}})
+		r.untilPhase(r.mustCreate(net, &computev1.VMSpec{MemoryBytes: 1 << 30, Nics: []*computev1.NIC{in("e", &computev1.NetworkAttachment{Port: net})}}).GetVm().GetMeta().GetId(), computev1.VMPhase_VM_PHASE_RUNNING)
+	}
+	change := func(i int, spec *networkv1.NetworkSpec) error {
+		_, err := r.updateNetwork(fmt.Sprintf("net%d", i), spec, "spec.forwards")
+		return err
+	}
+	if err := change(0, to(0, 8080, "")); err != nil {
+		t.Fatal(err)
+	}
+	err := change(1, to(1, 8080, "192.0.2.1"))
+	wantFault(t, err, metav1.Reason_REASON_INVALID_FIELD, "network.spec.forwards[0].listen_port")
+	if !strings.Contains(err.Error(), `tcp port 8080`) || !strings.Contains(err.Error(), `leads into VM "net0" already`) {
+		t.Error(err)
+	}
+	for _, ok := range []struct {
+		net  int
+		spec *networkv1.NetworkSpec
+	}{{0, to(0, 8080, "")}, {1, to(1, 8081, "")}, {0, to(0, 8082, "")}, {1, to(1, 8080, "")}} { // the same again; another port; the first is given up; it is free
+		if err := change(ok.net, ok.spec); err != nil {
+			t.Errorf("%v: %v", ok.spec, err)
+		}
+	}
+}
+
 // A forward whose port has gone keeps nobody from changing the rest of the network.
 func TestForwardToAPortThatHasGone(t *testing.T) {
 	t.Parallel()
