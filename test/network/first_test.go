@@ -3,6 +3,7 @@ package network
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,18 +15,24 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/limiquantix/limiquantix/test/stack"
 )
 
 const (
-	floodEnv    = "LIMIQUANTIX_TEST_FLOOD" // this program floods that address instead of testing
-	floodPeriod = 800 * time.Microsecond   // so that there are more than 1,000 packets a second
+	floodEnv    = "LIMIQUANTIX_TEST_FLOOD" // this program floods that address, by way of the device named before it, instead of testing
+	floodPeriod = 400 * time.Microsecond   // so that there are more than 1,000 packets a second
 	firstGuests = 2                        // of make test; a soak has a hundredth of its count
 )
 
-// flood sends small packets to an address until it is killed.
-func flood(address string) {
-	conn, err := net.Dial("udp", address) //nolint:noctx // until killed
+// flood sends small packets to an address, by a device, until it is killed: the node's own routes may lead elsewhere.
+func flood(where string) {
+	dev, address, _ := strings.Cut(where, " ")
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), dev) }), err)
+	}}
+	conn, err := d.Dial("udp", address) //nolint:noctx // until killed
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -59,7 +66,12 @@ func TestFirstPacket(t *testing.T) {
 func first(t *testing.T, f *stack.Fleet, h *stack.Host, name string, host int, group string, pass bool) {
 	t.Helper()
 	address, mac := fmt.Sprintf("10.9.0.%d", host), fmt.Sprintf("02:00:00:00:09:%02x", host)
-	if out, err := h.Sh(t.Context(), fmt.Sprintf("ip neigh replace %s lladdr %s nud permanent dev $(ip -br route get %[1]s | grep -o 'lqb[0-9a-f]*')", address, mac)); err != nil {
+	bridge, err := h.Sh(t.Context(), "ls /sys/class/net | grep '^lqb'")
+	if err != nil {
+		t.Fatal(err)
+	}
+	bridge = strings.TrimSpace(bridge)
+	if out, err := h.Sh(t.Context(), fmt.Sprintf("ip neigh replace %s lladdr %s nud permanent dev %s", address, mac, bridge)); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	total, taps := floodCount(t, h, address)
@@ -68,7 +80,7 @@ func first(t *testing.T, f *stack.Fleet, h *stack.Host, name string, host int, g
 		t.Fatal(err)
 	}
 	sender := h.Node.Command(t.Context(), self)
-	sender.Env = append(os.Environ(), floodEnv+"="+net.JoinHostPort(address, "9999"))
+	sender.Env = append(os.Environ(), floodEnv+"="+bridge+" "+net.JoinHostPort(address, "9999"))
 	sender.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := sender.Start(); err != nil {
 		t.Fatal(err)
