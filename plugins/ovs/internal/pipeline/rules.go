@@ -150,9 +150,23 @@ func SetFlows(s *ruleset.Set, users []*ruleset.Plan, ids *Conjunctions) (flows [
 		}
 		for fam, list := range s.Members {
 			for _, m := range list {
-				flows = append(flows, flow.Flow{Table: table(d), Priority: 100, Match: family(ruleset.Family(fam)) + remote(m), Clauses: clauses}) //nolint:gosec // 0 or 1
+				for _, half := range halves(m) {
+					flows = append(flows, flow.Flow{Table: table(d), Priority: 100, Match: family(ruleset.Family(fam)) + remote(half), Clauses: clauses}) //nolint:gosec // 0 or 1
+				}
 			}
 		}
 	}
 	return flows
+}
+
+// halves are a member as flows have it: everybody is two prefixes, since a flow without an address is that of a rule's other dimensions too, and one flow cannot be several dimensions
+// of one conjunction.
+func halves(p netip.Prefix) []netip.Prefix {
+	if p.Bits() != 0 {
+		return []netip.Prefix{p}
+	}
+	high := p.Addr().AsSlice()
+	high[0] = 0x80
+	upper, _ := netip.AddrFromSlice(high)
+	return []netip.Prefix{netip.PrefixFrom(p.Addr(), 1), netip.PrefixFrom(upper, 1)}
 }
