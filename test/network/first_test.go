@@ -1,11 +1,8 @@
 package network
 
 import (
-	"bufio"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"strconv"
@@ -112,31 +109,13 @@ func first(t *testing.T, f *stack.Fleet, h *stack.Host, name string, host int, g
 // floodCount counts the flood's packets on all devices of a host, and those that leave it by a tap.
 func floodCount(t *testing.T, h *stack.Host, address string) (total, taps func() int64) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	cmd := h.Node.Command(ctx, "tcpdump", "-l", "-n", "-q", "-i", "any", "udp and dst port 9999 and dst host "+address)
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	said, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cancel(); _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL); _ = cmd.Wait() })
-	go func() { _, _ = io.Copy(io.Discard, said) }() // ends with the pipe
 	var all, tap atomic.Int64
-	go func() { // ends with the pipe
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			if strings.Contains(lines.Text(), " lqt") {
-				tap.Add(1)
-			} else {
-				all.Add(1)
-			}
+	captureLines(t, h.Node.Command(t.Context(), "tcpdump", "-l", "-n", "-q", "-i", "any", "udp and dst port 9999 and dst host "+address), func(line string) {
+		if strings.Contains(line, " lqt") {
+			tap.Add(1)
+		} else {
+			all.Add(1)
 		}
-	}()
+	})
 	return all.Load, tap.Load
 }

@@ -33,7 +33,16 @@ func listenOn(t *testing.T, h *stack.Host, dev, filter string) (count func() int
 	return capture(t, h.Node.Command(t.Context(), "tcpdump", "-l", "-n", "-i", dev, filter))
 }
 
+// capture counts the lines of a capture.
 func capture(t *testing.T, cmd *exec.Cmd) (count func() int64) {
+	t.Helper()
+	var frames atomic.Int64
+	captureLines(t, cmd, func(string) { frames.Add(1) })
+	return frames.Load
+}
+
+// captureLines starts a capture that ends with the test, and returns when it listens; each is called with its lines.
+func captureLines(t *testing.T, cmd *exec.Cmd, each func(line string)) {
 	t.Helper()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -59,11 +68,10 @@ func capture(t *testing.T, cmd *exec.Cmd) (count func() int64) {
 		}
 		_, _ = io.Copy(io.Discard, said)
 	}()
-	var frames atomic.Int64
 	go func() { // ends with the pipe
 		lines := bufio.NewScanner(out)
 		for lines.Scan() {
-			frames.Add(1)
+			each(lines.Text())
 		}
 	}()
 	select {
@@ -71,7 +79,6 @@ func capture(t *testing.T, cmd *exec.Cmd) (count func() int64) {
 	case <-t.Context().Done():
 		t.Fatal("the capture does not begin")
 	}
-	return frames.Load
 }
 
 // checkTopology compares what the topology says of each node with what the node itself has: networks by bridge, ports by tap.

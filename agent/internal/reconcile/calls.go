@@ -114,8 +114,7 @@ func (e *Engine) observed(ctx context.Context, plugin, pool, method string, f fu
 	code := codes.OK
 	if err != nil {
 		fe := fault.From(err)
-		if code = fe.Code; code == codes.DeadlineExceeded && (fault.TimeIsUp(ctx) || fe.Reason == metav1.Reason_REASON_UNSPECIFIED) || code == codes.Canceled && fault.TimeIsUp(ctx) { // ours, not the driver's word
-			code = codes.DeadlineExceeded
+		if code = fe.Code; code == codes.DeadlineExceeded && (fault.TimeIsUp(ctx) || fe.Reason == metav1.Reason_REASON_UNSPECIFIED) { // ours, not the driver's word
 			fe = fault.New(metav1.Reason_REASON_BACKEND_TIMEOUT, "plugin %s did not answer %s within %s", plugin, method, people(time.Since(begin)))
 		}
 		err = e.whyEnded(ctx, pool, fe)

@@ -175,8 +175,8 @@ func (e *Engine) Upsert(obj *agentv1.DesiredObject) {
 		e.forgive(k)
 	}
 	e.queue.add(k)
-	if !same && k.Kind == realised.KindVolume {
-		e.dependents(k) // its limits may be others
+	if old != nil && !proto.Equal(limitsOf(old.obj.GetVolume().GetVolume()), limitsOf(obj.GetVolume().GetVolume())) {
+		e.dependents(k) // its VM's definition has them
 	}
 }
 

@@ -67,7 +67,11 @@ func hostPorts(cache *state.Cache, rec *statev1.VMRecord) []scheduler.HostPort {
 // hostPortsWith are those once a network is changed; nil = none.
 func hostPortsWith(cache *state.Cache, rec *statev1.VMRecord, changed *networkv1.Network) []scheduler.HostPort {
 	out := scheduler.HostPorts(rec.GetVm().GetSpec())
-	for _, port := range presentPorts(cache, rec) {
+	for _, n := range rec.GetNicPorts() {
+		port := cache.Row(state.KindPort, n.GetPortId()).Port().GetPort()
+		if port == nil {
+			continue
+		}
 		net := changed
 		if id := port.GetSpec().GetNetworkId(); id != changed.GetMeta().GetId() {
 			net = cache.Row(state.KindNetwork, id).Network().GetNetwork()
@@ -79,23 +83,6 @@ func hostPortsWith(cache *state.Cache, rec *statev1.VMRecord, changed *networkv1
 		}
 	}
 	return out
-}
-
-// presentPorts are those of a VM's ports that are there.
-func presentPorts(cache *state.Cache, rec *statev1.VMRecord) (out []*networkv1.Port) {
-	for _, n := range rec.GetNicPorts() {
-		if port := cache.Row(state.KindPort, n.GetPortId()).Port().GetPort(); port != nil {
-			out = append(out, port)
-		}
-	}
-	return out
-}
-
-// LeadsInto reports whether a forward of a network leads into a VM.
-func LeadsInto(cache *state.Cache, rec *statev1.VMRecord, network string, f *networkv1.NetworkForward) bool {
-	return slices.ContainsFunc(presentPorts(cache, rec), func(p *networkv1.Port) bool {
-		return p.GetSpec().GetNetworkId() == network && domain.ForwardLeadsTo(f, p)
-	})
 }
 
 // TakesHostPort reports whether the port that a forward listens on leads into a VM once a network is changed.

@@ -121,8 +121,10 @@ type PortCounters struct {
 	RxPackets, RxBytes, RxDropped, TxPackets, TxBytes, TxDropped uint64
 }
 
-var portLine = regexp.MustCompile(`port +"?([^":]+)"?: rx pkts=(\d+|\?), bytes=(\d+|\?), drop=(\d+|\?)`)
-var txLine = regexp.MustCompile(`tx pkts=(\d+|\?), bytes=(\d+|\?), drop=(\d+|\?)`)
+var (
+	portLine = regexp.MustCompile(`port +"?([^":]+)"?: rx pkts=(\d+|\?), bytes=(\d+|\?), drop=(\d+|\?)`)
+	txLine   = regexp.MustCompile(`tx pkts=(\d+|\?), bytes=(\d+|\?), drop=(\d+|\?)`)
+)
 
 // Ports reads the counters of all ports, by number.
 func (b Bridge) Ports(ctx context.Context) (map[int]PortCounters, error) {

@@ -149,8 +149,12 @@ func what() (flows []flow.Flow) {
 		match, port string
 		number      int
 	}{
-		{"tcp", "NXM_OF_TCP_DST[]", 6}, {"tcp6", "NXM_OF_TCP_DST[]", 6}, {"udp", "NXM_OF_UDP_DST[]", 17}, {"udp6", "NXM_OF_UDP_DST[]", 17},
-		{"sctp", "OXM_OF_SCTP_DST[]", 132}, {"sctp6", "OXM_OF_SCTP_DST[]", 132},
+		{"tcp", "NXM_OF_TCP_DST[]", 6},
+		{"tcp6", "NXM_OF_TCP_DST[]", 6},
+		{"udp", "NXM_OF_UDP_DST[]", 17},
+		{"udp6", "NXM_OF_UDP_DST[]", 17},
+		{"sctp", "OXM_OF_SCTP_DST[]", 132},
+		{"sctp6", "OXM_OF_SCTP_DST[]", 132},
 	} {
 		flows = append(flows, f(tWhat, 50, x.match, clear+fmt.Sprintf("set_field:%d->reg12,", x.number)+move(x.port, port)+"goto_table:58"))
 	}
