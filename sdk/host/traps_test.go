@@ -391,11 +391,8 @@ func TestPluginEndsWithItsHost(t *testing.T) {
 		spec := install(t, "mute")
 		h, _ := startHost(t, spec, "mute")
 		var pid int
-		eventually(t, 10*time.Second, "the host has a child", func() bool {
+		eventually(t, 10*time.Second, "the plugin runs", func() bool { // Go's runtime has a child of its own for a moment, to see what the kernel can do
 			pid = childOf(h.Process.Pid)
-			return pid != 0
-		})
-		eventually(t, 10*time.Second, "the child is the plugin", func() bool {
 			env, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 			return strings.Contains(string(env), modeEnv+"=mute")
 		})
