@@ -44,6 +44,7 @@ func (c *checked) pour(w io.Writer) (err error) {
 	return nil
 }
 
+// sumHex is the sum of what was poured.
 func (c *checked) sumHex() string { return c.sum.Hex() }
 
 // verify checks content of which all has been read.

@@ -80,8 +80,11 @@ func (s *Session) ImportImage(h *driverv1.ImportImageHeader, content io.Reader) 
 	err := s.build("image", id, keyImage+id, nil, func(image string) (made, error) {
 		rec.Image = image
 		size, err := s.fillImage(image, raw)
+		if err != nil {
+			return made{}, err
+		}
 		rec.VirtualBytes, rec.ContentBytes, rec.SHA256 = size, c.taken, c.sumHex()
-		return made{record: rec}, err
+		return made{record: rec}, nil
 	})
 	if errors.Is(err, errLost) {
 		if done, err := s.imported(h); done != nil || err != nil {
@@ -181,7 +184,12 @@ func (s *Session) DeleteImage(id string) error {
 	err = s.withImage(r.Image, func(img *rbd.Image) error {
 		gone, err := removeSnapshot(img, imageSnapshot)
 		if err == nil && !gone {
-			err = fault.New(metav1.Reason_REASON_IMAGE_IN_USE, "volumes rest on image %s", id).WithRemedy("delete the volumes made from it first")
+			if err = s.clearLeftovers(id, r.Image); err == nil {
+				gone, err = removeSnapshot(img, imageSnapshot)
+			}
+		}
+		if err == nil && !gone {
+			err = imageInUse(id)
 		}
 		return err
 	})
@@ -193,6 +201,47 @@ func (s *Session) DeleteImage(id string) error {
 	}
 	_, err = s.removeImage(r.Image)
 	return err
+}
+
+func imageInUse(id string) error {
+	return fault.New(metav1.Reason_REASON_IMAGE_IN_USE, "volumes rest on image %s", id).WithRemedy("delete the volumes made from it first")
+}
+
+// clearLeftovers removes what rests on an image copy and is no volume any more. It refuses with IMAGE_IN_USE while a volume does, and with BUSY while a leftover is still open somewhere.
+func (s *Session) clearLeftovers(id, image string) error {
+	var children []string
+	err := s.withReadOnly(image, imageSnapshot, func(img *rbd.Image) (err error) {
+		_, children, err = img.ListChildren()
+		return err //nolint:wrapcheck // withReadOnly does
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range children {
+		found, _, err := s.x.read(keyRemove + c)
+		if err != nil {
+			return err
+		}
+		if found[keyRemove+c] == nil {
+			return imageInUse(id)
+		}
+	}
+	for _, c := range children {
+		if _, _, clear, err := s.emptied(c); err != nil {
+			return err
+		} else if !clear { // a volume rests on the leftover
+			return imageInUse(id)
+		}
+		gone, err := s.removeImage(c)
+		if err != nil {
+			return err
+		}
+		if !gone {
+			return fault.New(metav1.Reason_REASON_BUSY, "RBD image %s, left of a deleted volume, rests on image %s and is open still", c, id).
+				WithRemedy("retry soon: of a client that died the cluster forgets it within half a minute")
+		}
+	}
+	return nil
 }
 
 // AttachImage says where the hypervisor finds an image copy.

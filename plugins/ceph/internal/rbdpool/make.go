@@ -50,8 +50,11 @@ func (s *Session) build(kind, id, key string, intend func(image string) entries,
 	if err == nil {
 		return nil
 	}
-	if undo := s.discard(image, key, intent); undo != nil && !fault.Is(undo, fault.From(err).Reason) {
-		err = errors.Join(err, undo)
+	if undo := s.discard(image, key, intent); undo != nil {
+		s.left()
+		if !fault.Is(undo, fault.From(err).Reason) {
+			err = errors.Join(err, undo)
+		}
 	}
 	return err
 }

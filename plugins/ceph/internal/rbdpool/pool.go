@@ -45,13 +45,14 @@ type Pool struct {
 	closed bool
 	conn   *conn
 	making map[string]bool // RBD images that calls are making now
+	again  chan struct{}   // something was left that can be removed soon
 	health health
 }
 
 // Open connects to a pool and makes it ready for calls. spool is a directory of the pool's own on this node.
 func Open(ctx context.Context, id string, params Params, owner Owner, limits Limits, spool string) (*Pool, error) {
 	p := &Pool{
-		id: id, owner: owner, limits: limits, spool: spool, making: map[string]bool{},
+		id: id, owner: owner, limits: limits, spool: spool, making: map[string]bool{}, again: make(chan struct{}, 1),
 		slots: make(chan struct{}, limits.Calls), streams: make(chan struct{}, maxStreams),
 	}
 	if err := p.reconnect(ctx, params); err != nil {

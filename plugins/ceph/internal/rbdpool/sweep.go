@@ -10,10 +10,13 @@ import (
 	"github.com/ceph/go-ceph/rbd"
 )
 
-// sweepInterval is how often leftovers are looked for: they come of crashes and of clients that kept an RBD image open.
-const sweepInterval = 5 * time.Minute
+// Leftovers come of crashes, of clients that kept an RBD image open, and of a cluster that did not answer.
+const (
+	sweepInterval = 5 * time.Minute
+	sweepSoon     = 35 * time.Second // after something was left: the cluster forgets a client that does not answer within 30 s
+)
 
-// sweepEvery finishes what calls left, at once and then now and then.
+// sweepEvery finishes what calls left, at once, soon after a call said so, and now and then.
 func (p *Pool) sweepEvery(ctx context.Context) {
 	t := time.NewTicker(sweepInterval)
 	defer t.Stop()
@@ -30,7 +33,21 @@ func (p *Pool) sweepEvery(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-t.C:
+		case <-p.again:
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(sweepSoon):
+			}
 		}
+	}
+}
+
+// left says that something stays which can be removed soon.
+func (p *Pool) left() {
+	select {
+	case p.again <- struct{}{}:
+	default:
 	}
 }
 
@@ -138,6 +155,7 @@ func (s *Session) removeImage(image string) (gone bool, err error) {
 		return false, err
 	}
 	if err := rbd.RemoveImage(s.conn.io, image); is(err, syscall.EBUSY) {
+		s.left()
 		return false, nil
 	} else if err != nil && !is(err, syscall.ENOENT) {
 		return false, backend(err, "remove RBD image %s", image)
