@@ -19,7 +19,7 @@ import (
 
 const (
 	floodEnv    = "LIMIQUANTIX_TEST_FLOOD" // this program floods that address, by way of the device named before it, instead of testing
-	floodPeriod = 400 * time.Microsecond   // so that there are more than 1,000 packets a second
+	floodRate   = 2000                     // packets a second, so that a late timer leaves more than 1,000
 	firstGuests = 2                        // of make test; a soak has a hundredth of its count
 )
 
@@ -34,8 +34,11 @@ func flood(where string) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	for range time.Tick(floodPeriod) {
-		_, _ = conn.Write([]byte("first")) // refused, unreachable: go on
+	began, sent := time.Now(), 0
+	for now := range time.Tick(time.Second / floodRate) {
+		for due := min(int(now.Sub(began).Seconds()*floodRate), sent+floodRate/10); sent < due; sent++ {
+			_, _ = conn.Write([]byte("first")) // refused, unreachable: go on
+		}
 	}
 }
 
