@@ -56,12 +56,17 @@ type launched struct {
 
 func launch(t testing.TB) *launched {
 	t.Helper()
+	return launchWith(t, `{"runtime_directory":"/run/limiquantix/bridge"}`)
+}
+
+func launchWith(t testing.TB, config string) *launched {
+	t.Helper()
 	run, err := os.MkdirTemp("", "lq")
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := &launched{spec: host.Spec{
-		Dir: build(t), RuntimeDir: run, ConfigJSON: `{"runtime_directory":"/run/limiquantix/bridge"}`,
+		Dir: build(t), RuntimeDir: run, ConfigJSON: config,
 		Host: &driverv1.HostFacts{ClusterId: clusterID, NodeId: nodeID, NodeName: "n", BootId: "b", StateDirectory: run, RuntimeDirectory: run},
 	}}
 	t.Cleanup(func() {
@@ -110,7 +115,7 @@ func leftovers(t testing.TB) (left string) {
 	t.Helper()
 	for _, args := range [][]string{{"ip", "-o", "link"}, {"iptables-nft-save"}, {"ip6tables-nft-save"}, {"nft", "list", "tables"}, {"ipset", "list", "-n"}, {"ip", "rule"}, {"ip", "-6", "rule"}} {
 		out, _ := exec.Command(args[0], args[1:]...).CombinedOutput()
-		for _, mine := range []string{name.BridgePrefix, name.TunnelPrefix, name.ShaperPrefix, "LQ", "bridge limiquantix", "lq4-", "lq6-", "512000"} {
+		for _, mine := range []string{name.BridgePrefix, name.TunnelPrefix, name.VLANPrefix, name.ShaperPrefix, "LQ", "bridge limiquantix", "lq4-", "lq6-", "512000"} {
 			if i := indexLine(string(out), mine); i != "" {
 				left += args[0] + ": " + i + "\n"
 			}

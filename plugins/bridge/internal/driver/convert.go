@@ -85,6 +85,9 @@ func linkNetwork(n *record.Network) *link.Network {
 			l.Gateways = append(l.Gateways, netip.MustParsePrefix(dhcpOnlyRange))
 		}
 	}
+	if s.GetType() == driverv1.NetworkType_NETWORK_TYPE_VLAN {
+		l.VLAN, l.Tagged = int(s.GetVlanId()), name.VLAN(id)
+	}
 	if x := s.GetVxlan(); x != nil && s.GetType() == driverv1.NetworkType_NETWORK_TYPE_VXLAN {
 		l.Tunnel = name.Tunnel(id)
 		l.VXLAN = &link.VXLAN{VNI: int(s.GetVni()), Port: vxlanPort}
@@ -124,6 +127,10 @@ func model(s *record.State, blocked bool) *filter.Model {
 		}
 		if spec.GetType() == driverv1.NetworkType_NETWORK_TYPE_VXLAN {
 			n.Tunnel = name.Tunnel(id)
+		}
+		n.Outside = spec.GetUplink()
+		if spec.GetType() == driverv1.NetworkType_NETWORK_TYPE_VLAN {
+			n.Outside = name.VLAN(id)
 		}
 		if wantsDNS(spec) {
 			n.DNSPort = firstDNSPort + int(r.Number)

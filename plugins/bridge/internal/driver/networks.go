@@ -94,7 +94,10 @@ func clash(s *record.State, id string, n *record.Network) error {
 		switch {
 		case o.Zone == n.Zone:
 			return fault.Invalid(fault.Violation{Field: "spec.conntrack_zone", Description: "network " + other + " has it"})
-		case spec.GetUplink() != "" && spec.GetUplink() == os.GetUplink():
+		case spec.GetUplink() != "" && spec.GetUplink() == os.GetUplink() && spec.GetVlanId() == os.GetVlanId():
+			if spec.GetVlanId() != 0 {
+				return wrongState("VLAN %d of uplink %s is network %s's", spec.GetVlanId(), spec.GetUplink(), other)
+			}
 			return wrongState("uplink %s is network %s's", spec.GetUplink(), other)
 		case spec.GetVni() != 0 && spec.GetVni() == os.GetVni():
 			return wrongState("vni %d is network %s's", spec.GetVni(), other)

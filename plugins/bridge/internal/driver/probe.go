@@ -16,6 +16,7 @@ type tools struct {
 	dnsmasq bool
 	ipv6    bool
 	vxlan   bool
+	vlan    bool
 	limits  bool
 }
 
@@ -43,15 +44,18 @@ func probe(ctx context.Context, k *filter.Kernel) tools {
 		}
 		t.dnsmasq = tool == "setpriv"
 	}
-	t.vxlan, t.limits = link.Try("lqbprobe")
+	t.vxlan, t.vlan, t.limits = link.Try("lqbprobe")
 	return t
 }
 
-// types of network that are built and work here. A VLAN needs a device of its own below the bridge, which this driver does not make.
+// types of network that work here.
 func (t tools) types() []driverv1.NetworkType {
 	types := []driverv1.NetworkType{driverv1.NetworkType_NETWORK_TYPE_BRIDGE}
 	if t.vxlan {
 		types = append(types, driverv1.NetworkType_NETWORK_TYPE_VXLAN)
+	}
+	if t.vlan {
+		types = append(types, driverv1.NetworkType_NETWORK_TYPE_VLAN)
 	}
 	return types
 }

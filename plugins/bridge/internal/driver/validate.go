@@ -41,6 +41,8 @@ func (d *Driver) checkNetwork(s *driverv1.NetworkSpec) error {
 	}
 	bad(!slices.Contains(d.tools.types(), s.GetType()), "spec.type", "is not advertised on this node")
 	bad(s.GetUplink() != "" && !slices.Contains(d.uplinks, s.GetUplink()), "spec.uplink", "is none of the uplinks of the plugin's configuration")
+	bad(s.GetVlanId() != 0 && s.GetType() != driverv1.NetworkType_NETWORK_TYPE_VLAN, "spec.vlan_id", "only with type VLAN")
+	bad(s.GetUplink() != "" && s.GetType() == driverv1.NetworkType_NETWORK_TYPE_VXLAN, "spec.uplink", "not with VXLAN")
 	bad(s.GetEgress() == driverv1.EgressMode_EGRESS_MODE_NAT && !d.tools.nat, "spec.egress", "NAT does not work on this node")
 	for _, sub := range s.GetSubnets() {
 		bad(sub.GetDhcp() && !d.tools.dnsmasq, "spec.subnets.dhcp", "dnsmasq is not on this node")

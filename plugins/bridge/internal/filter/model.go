@@ -20,6 +20,7 @@ type Network struct {
 	Key      string
 	Bridge   string
 	Tunnel   string // its VXLAN device; empty = none
+	Outside  string // its uplink, or its VLAN device; empty = none
 	Number   uint32 // 1-4095
 	Zone     uint32
 	Subnets  []Subnet

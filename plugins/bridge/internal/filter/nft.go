@@ -24,6 +24,9 @@ var frameSets = map[string]string{
 	"members":    "map members { type ifname : verdict; }",
 	"enter":      "map enter { type ifname : verdict; }",
 	"leave":      "map leave { type ifname : verdict; }",
+	"arrive":     "map arrive { type ifname : verdict; }",
+	"depart":     "map depart { type ifname : verdict; }",
+	"outside":    "set outside { type ifname; }",
 	"denied_in":  "map denied_in { type ifname : counter; }",
 	"denied_out": "map denied_out { type ifname : counter; }",
 	"blocked":    "set blocked { type ifname; }",
@@ -69,13 +72,13 @@ func shut() *Frames {
 	for s := range frameSets {
 		fr.Elements[s] = map[string]struct{}{}
 	}
-	fr.Chains["prerouting"] = []string{`iifname "lqt*" goto from_guest`, `iifname "lqv*" goto from_tunnel`}
+	fr.Chains["prerouting"] = []string{`iifname "lqt*" goto from_guest`, `iifname "lqv*" goto from_tunnel`, "iifname vmap @arrive"}
 	fr.Chains["from_guest"] = []string{"iifname @blocked drop", "meta mark set 0x00000000", "iifname vmap @guard", "drop"}
 	fr.Chains["from_nobody"] = []string{"icmpv6 type { mld-listener-report, nd-router-solicit, nd-neighbor-solicit, mld2-listener-report } accept"}
 	fr.Chains["from_tunnel"] = []string{"meta mark set 0x00000000", "iifname vmap @enter", "drop"}
 	fr.Chains["input"] = []string{`iifname "lqt*" jump may_send`, `iifname "lqv*" drop`}
-	fr.Chains["forward"] = []string{`iifname "lqt*" jump may_send`, `oifname "lqt*" goto to_guest`, `oifname "lqv*" goto to_tunnel`}
-	fr.Chains["output"] = []string{`oifname "lqt*" goto to_guest`, `oifname "lqv*" drop`}
+	fr.Chains["forward"] = []string{`iifname "lqt*" jump may_send`, `oifname "lqt*" goto to_guest`, `oifname "lqv*" goto to_tunnel`, "oifname vmap @depart"}
+	fr.Chains["output"] = []string{`oifname "lqt*" goto to_guest`, `oifname "lqv*" drop`, "oifname @outside drop"}
 	fr.Chains["may_send"] = []string{
 		arpTypes + " return",
 		fmt.Sprintf("meta mark & 0x%08x == 0x%08x return", markOut, markOut),
@@ -91,28 +94,55 @@ func shut() *Frames {
 		"counter name oifname map @denied_in", "drop",
 	}
 	fr.Chains["to_tunnel"] = []string{
-		"udp dport { 67, 68, 546, 547 } drop",
-		"icmpv6 type { nd-router-solicit, nd-router-advert } drop",
-		"oifname vmap @leave", "drop",
+		anyDHCP, routers, "oifname vmap @leave", "drop",
 	}
 	return fr
 }
 
 func quote(s string) string { return `"` + s + `"` }
 
-// frames of a tunnelled network: the gateway's own frames, routers' and DHCP stay on each node.
+const (
+	anyDHCP = "udp dport { 67, 68, 546, 547 } drop"
+	routers = "icmpv6 type { nd-router-solicit, nd-router-advert } drop"
+	// Nothing that claims to be a router comes in from other nodes.
+	routersAndRedirects = "icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } drop"
+)
+
+// frames of a network that reaches other nodes or the outside: what the node itself is in it, gateway, router or DHCP server, it is on this node alone.
 func (n *Network) frames(fr *Frames) {
-	if n.Tunnel == "" {
+	if n.Tunnel == "" && n.Outside == "" {
 		return
 	}
 	in, out := "enter-"+n.Key, "leave-"+n.Key
-	fr.Elements["enter"][quote(n.Tunnel)+" : jump "+in] = struct{}{}
-	fr.Elements["leave"][quote(n.Tunnel)+" : jump "+out] = struct{}{}
 	var enter, leave []string
+	router, dhcp := n.Tunnel != "", n.Tunnel != "" // outside there may be others
+	for _, s := range n.Subnets {
+		router, dhcp = router || s.Gateway.Is6(), dhcp || s.DHCP
+	}
+	if n.Tunnel != "" {
+		fr.Elements["enter"][quote(n.Tunnel)+" : jump "+in] = struct{}{}
+		fr.Elements["leave"][quote(n.Tunnel)+" : jump "+out] = struct{}{}
+	} else {
+		fr.Elements["arrive"][quote(n.Outside)+" : jump "+in] = struct{}{}
+		fr.Elements["depart"][quote(n.Outside)+" : jump "+out] = struct{}{}
+		fr.Elements["outside"][quote(n.Outside)] = struct{}{}
+		enter = append(enter, "meta mark set 0x00000000")
+		if dhcp {
+			leave = append(leave, anyDHCP)
+		}
+		if router {
+			leave = append(leave, routers)
+		}
+	}
 	if n.MAC != "" {
 		enter = append(enter, "ether saddr "+n.MAC+" drop")
 	}
-	enter = append(enter, "udp dport { 67, 68, 546, 547 } drop", "icmpv6 type { nd-router-solicit, nd-router-advert, nd-redirect } drop")
+	if dhcp {
+		enter = append(enter, anyDHCP)
+	}
+	if router {
+		enter = append(enter, routersAndRedirects)
+	}
 	for _, s := range n.Subnets {
 		switch {
 		case !s.Gateway.IsValid():

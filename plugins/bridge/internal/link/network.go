@@ -30,6 +30,8 @@ type Network struct {
 	Routed   bool           // its addresses are known outside
 	Isolated bool           // the node forwards nothing from it
 	Uplink   string
+	VLAN     int    // tag on the uplink; 0 = none
+	Tagged   string // VLAN device; with a VLAN only
 	VXLAN    *VXLAN
 }
 
@@ -222,8 +224,10 @@ func ipnet(p netip.Prefix) *net.IPNet {
 // Delete removes all that Ensure made. It is repeatable.
 func (n *Network) Delete() error {
 	var errs []error
-	if n.Uplink != "" {
-		if up, err := find(n.Uplink); err == nil && up != nil {
+	if n.Uplink != "" && n.VLAN == 0 {
+		up, err := find(n.Uplink)
+		br, err2 := find(n.Bridge)
+		if err == nil && err2 == nil && up != nil && br != nil && up.Attrs().MasterIndex == br.Attrs().Index {
 			errs = append(errs, netlink.LinkSetNoMaster(up))
 		}
 	}
@@ -238,7 +242,7 @@ func (n *Network) Delete() error {
 			break
 		}
 	}
-	for _, name := range []string{n.Tunnel, n.Bridge} {
+	for _, name := range []string{n.Tunnel, n.Tagged, n.Bridge} {
 		if l, err := find(name); name != "" && err == nil && l != nil {
 			errs = append(errs, netlink.LinkDel(l))
 		}

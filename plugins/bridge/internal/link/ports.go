@@ -13,19 +13,8 @@ import (
 // ports are the bridge's ports of ours: uplink and tunnel.
 func (n *Network) ports(br netlink.Link) (steps []Step, err error) {
 	if n.Uplink != "" {
-		up, err := find(n.Uplink)
-		switch {
-		case err != nil:
+		if steps, err = n.uplink(br); err != nil {
 			return nil, err
-		case up == nil:
-			steps = append(steps, Step{"uplink " + n.Uplink + " missing", func() error { return fmt.Errorf("uplink %s is not on this node", n.Uplink) }})
-		case up.Attrs().MasterIndex != br.Attrs().Index:
-			steps = append(steps, Step{"uplink " + n.Uplink + " is not in " + n.Bridge, func() error {
-				if up.Attrs().MasterIndex != 0 {
-					return fmt.Errorf("uplink %s is in another bridge", n.Uplink)
-				}
-				return netlink.LinkSetMaster(up, br)
-			}})
 		}
 	}
 	if n.VXLAN == nil {

@@ -11,6 +11,7 @@ const (
 	BridgePrefix = "lqb"
 	TapPrefix    = "lqt"
 	TunnelPrefix = "lqv"
+	VLANPrefix   = "lqq"
 	ShaperPrefix = "lqi"
 )
 
@@ -25,6 +26,9 @@ func Bridge(network string) string { return BridgePrefix + Key(network) }
 
 // Tunnel is a network's VXLAN device.
 func Tunnel(network string) string { return TunnelPrefix + Key(network) }
+
+// VLAN is a network's VLAN device.
+func VLAN(network string) string { return VLANPrefix + Key(network) }
 
 // Tap is an interface's device.
 func Tap(iface string) string { return TapPrefix + Key(iface) }
