@@ -103,11 +103,29 @@ func (l *launched) kill(t testing.TB) {
 // The contract of the SDK, against the real kernel.
 func TestConformance(t *testing.T) {
 	conformance.Test(t, conformance.Options{
-		Plugin: host.Spec{Dir: build(t)}, Brief: true, Network: conformance.NetworkOptions{Packets: &conformance.PacketOptions{}},
+		Plugin: host.Spec{Dir: build(t)}, Brief: true, Network: conformance.NetworkOptions{Packets: &conformance.PacketOptions{Disturbances: disturbances()}},
 	})
 	if left := leftovers(t); left != "" {
 		t.Error("left behind:", left)
 	}
+}
+
+// disturbances are what iptables, nft and ipset can do to the first layer; of the second, which alone drops, TestOpenWindow takes everything.
+func disturbances() (all []conformance.Disturbance) {
+	for _, line := range []string{
+		"iptables-nft -F; iptables-nft -t mangle -F", "ip6tables-nft -t mangle -F", "iptables-nft -t raw -F; ip6tables-nft -t raw -F",
+		"iptables-nft -t mangle -F LQ-PRE", "iptables-nft -t mangle -D FORWARD -j LQ-FWD", "for s in $(ipset list -n | grep ^lq); do ipset flush $s; done",
+		"iptables-nft -t mangle -F; ip6tables-nft -t mangle -F; for s in $(ipset list -n | grep ^lq); do ipset destroy $s; done", "conntrack -F 2>/dev/null",
+	} {
+		all = append(all, conformance.Disturbance{Name: line, Do: func(ctx context.Context) error {
+			out, err := exec.CommandContext(ctx, "sh", "-c", line).CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("%w: %s", err, out)
+			}
+			return err
+		}})
+	}
+	return all
 }
 
 // leftovers is what in the namespace is ours.

@@ -13,10 +13,13 @@ import (
 func TestUplink(t *testing.T) {
 	l := launchWith(t, `{"runtime_directory":"/run/limiquantix/bridge","uplinks":["up0","up1"]}`)
 	out := newSpace(t, "out")
-	run(t, "ip", "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "address", "02:00:00:00:00:99", "netns", string(out))
+	wire := func() {
+		run(t, "ip", "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "address", "02:00:00:00:00:99", "netns", string(out))
+		out.run(t, "ip", "addr", "add", "10.6.0.9/24", "dev", "eth0")
+		out.run(t, "ip", "link", "set", "eth0", "up")
+	}
+	wire()
 	t.Cleanup(func() { runQuiet("ip", "link", "del", "up0") })
-	out.run(t, "ip", "addr", "add", "10.6.0.9/24", "dev", "eth0")
-	out.run(t, "ip", "link", "set", "eth0", "up")
 	spec := &driverv1.NetworkSpec{
 		Type: driverv1.NetworkType_NETWORK_TYPE_BRIDGE, Uplink: "up0", Subnets: []*driverv1.SubnetSpec{{Cidr: "10.6.0.0/24", Dhcp: true}},
 	}
@@ -51,16 +54,21 @@ func TestUplink(t *testing.T) {
 			return guest(), wire()
 		}
 		const asked, offered, sent, came = "0.0.0.0.68 > 255.255.255.255.67", "10.6.0.9.67 > 10.6.0.10.68", "10.6.0.10.4243 >", "10.6.0.9.4244 >"
-		guest, wire := exchange()
-		if !strings.Contains(guest, came) || strings.Contains(guest, offered) || !strings.Contains(wire, sent) || strings.Contains(wire, asked) {
-			t.Errorf("DHCP leaves or enters, or what is allowed does not:\n%s\n%s", guest, wire)
+		guest, seen := exchange()
+		if !strings.Contains(guest, came) || strings.Contains(guest, offered) || !strings.Contains(seen, sent) || strings.Contains(seen, asked) {
+			t.Errorf("DHCP leaves or enters, or what is allowed does not:\n%s\n%s", guest, seen)
 		}
 		l.apply(t, icmp, 2, ingress(1, 0), ingress(17, 4242), ingress(17, 68))
 		n.spec.Subnets[0].Dhcp = false
 		n.ensure(t)
-		if guest, wire = exchange(); !strings.Contains(guest, offered) || !strings.Contains(wire, asked) {
-			t.Errorf("without DHCP of the node, that of the outside is not reached:\n%s\n%s", guest, wire)
+		if guest, seen = exchange(); !strings.Contains(guest, offered) || !strings.Contains(seen, asked) {
+			t.Errorf("without DHCP of the node, that of the outside is not reached:\n%s\n%s", guest, seen)
 		}
+		// The kernel tells us nothing of a device that is not ours: it is looked for.
+		run(t, "ip", "link", "del", "up0")
+		a.wantPing(t, "10.6.0.9", false)
+		wire()
+		a.wantPing(t, "10.6.0.9", true)
 	})
 	if state := run(t, "ip", "-o", "link", "show", "up0"); strings.Contains(state, "master") {
 		t.Error("the uplink is not given back:", state)

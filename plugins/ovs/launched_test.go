@@ -1,8 +1,10 @@
 package ovs_test
 
 import (
+	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -32,6 +34,24 @@ func pluginDir(t testing.TB) string {
 // sample is the seed of the policies that make test tries, so that a tree is judged alike each time; LIMIQUANTIX_TEST_SEED takes another.
 const sample = 1
 
+// disturbances are what ovs-ofctl and ovs-vsctl can take away from the driver's bridge. What somebody adds, a flow that lets pass or the failure mode "standalone", opens until it is put right (TestDrift).
+func (o *openvswitch) disturbances() (all []conformance.Disturbance) {
+	for _, line := range []string{
+		"ovs-ofctl -O OpenFlow14 del-flows $B", "ovs-ofctl -O OpenFlow14 del-flows $B table=60", "ovs-ofctl -O OpenFlow14 del-flows $B table=0", "ovs-ofctl -O OpenFlow14 mod-flows $B table=10,actions=drop",
+		"ovs-ofctl -O OpenFlow14 del-groups $B", "ovs-ofctl -O OpenFlow13 del-meters $B", "ovs-vsctl --db=unix:$D/db.sock --timeout=30 remove bridge $N external_ids limiquantix-rules-$(ovs-vsctl --db=unix:$D/db.sock get bridge $N external_ids | grep -o 'rules-[0-9a-f-]*' | head -n1 | cut -c7-)",
+	} {
+		all = append(all, conformance.Disturbance{Name: line, Do: func(ctx context.Context) error {
+			cmd := exec.CommandContext(ctx, "sh", "-c", "D="+o.dir+"; N=$(ovs-vsctl --db=unix:$D/db.sock list-br | grep ^lqo); B=unix:$D/$N.mgmt; "+line)
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("%w: %s", err, out)
+			}
+			return err
+		}})
+	}
+	return all
+}
+
 // The contract of the SDK, seen by calls and by packets. When all is deleted nothing of ours is left in the switch.
 func TestConformance(t *testing.T) {
 	o := newSwitch(t)
@@ -42,7 +62,7 @@ func TestConformance(t *testing.T) {
 			Spec: func(n int) *driverv1.NetworkSpec {
 				return &driverv1.NetworkSpec{Type: driverv1.NetworkType_NETWORK_TYPE_OVS, Subnets: []*driverv1.SubnetSpec{{Cidr: fmt.Sprintf("10.213.%d.0/24", n)}}}
 			},
-			Packets: &conformance.PacketOptions{Policies: 12, Seed: sample, OVS: guest.OVS{Database: "unix:" + o.dir + "/db.sock", Placed: o.deepen}},
+			Packets: &conformance.PacketOptions{Policies: 12, Seed: sample, Disturbances: o.disturbances(), OVS: guest.OVS{Database: "unix:" + o.dir + "/db.sock", Placed: o.deepen}},
 		},
 		Brief: true,
 	})

@@ -22,6 +22,8 @@ type Check struct {
 	Network driverv1.NetworkFeature
 	// Packets says that it sends packets: it needs Options.Network.Packets.
 	Packets bool
+	// Disturbed says that somebody spoils what the driver has made: it needs PacketOptions.Disturbances.
+	Disturbed bool
 
 	run func(T, *Env)
 }
@@ -43,9 +45,6 @@ type Result struct {
 	Detail  string // why it failed or was skipped
 	Took    time.Duration
 }
-
-// checkTimeout bounds one check.
-const checkTimeout = 5 * time.Minute
 
 // Checks are all checks, of all kinds, in the order in which they run.
 func Checks() []*Check {

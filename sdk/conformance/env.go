@@ -82,6 +82,8 @@ func (e *Env) unfit(c *Check) string {
 		return "not advertised"
 	case c.Packets && e.o.Network.Packets == nil:
 		return "packets were not checked: Options.Network.Packets is not set"
+	case c.Disturbed && len(e.o.Network.Packets.Disturbances) == 0:
+		return "nobody spoilt anything: PacketOptions.Disturbances is empty"
 	}
 	return ""
 }

@@ -80,10 +80,21 @@ type PacketOptions struct {
 	Ports int
 	// Updates and Kills are how often rules change, and how often the plugin is killed, while packets are sent all the time; 0 = 100 and 10, or 20 and 2 when brief.
 	Updates, Kills int
+	// Disturbances spoil, each in its own way, what the driver keeps in force: rules flushed, a chain or a set removed, flows deleted. None may open anything; the driver puts
+	// each right by itself. One is done each second, in turn; empty = what others spoil is not checked, and the report says so.
+	Disturbances []Disturbance
+	// Seconds is how long that goes on; 0 = 60, or twice through the list when brief.
+	Seconds int
 	// Shrink is how long a policy that went wrong is made smaller; 0 = 1 min.
 	Shrink time.Duration
 	// OVS says how the Open vSwitch is reached that bindings of kind OVS_PORT name.
 	OVS guest.OVS
+}
+
+// Disturbance is something that an administrator or another program does to a driver's objects on the host.
+type Disturbance struct {
+	Name string
+	Do   func(ctx context.Context) error
 }
 
 func (o Options) wants(name string) bool {
@@ -135,6 +146,7 @@ func (p PacketOptions) withDefaults(brief bool) *PacketOptions {
 	}
 	if n, err := strconv.Atoi(os.Getenv(countEnv)); err == nil && n > 0 {
 		p.Policies, p.Ports, p.Updates, p.Kills = n, max(1, n/10), max(1, n/2), max(1, n/20)
+		p.Seconds = max(p.Seconds, n*3/100)
 	}
 	if n, err := strconv.ParseUint(os.Getenv(seedEnv), 10, 64); err == nil {
 		p.Seed = n
@@ -149,6 +161,7 @@ func (p PacketOptions) withDefaults(brief bool) *PacketOptions {
 	few(&p.Ports, 20, 5)
 	few(&p.Updates, 100, 20)
 	few(&p.Kills, 10, 2)
+	few(&p.Seconds, 60, 2*len(p.Disturbances))
 	return &p
 }
 

@@ -12,6 +12,7 @@ func packetChecks() []*Check {
 		{Name: "network/packets/link-down", Contract: "While the link shall be down no packet passes.", run: linkDown},
 		{Name: "network/packets/detach", Contract: "DetachInterface removes an interface's place and everything made for it.", run: detachLeavesNothing},
 		{Name: "network/packets/window", Contract: "A change is one atomic step, and a driver killed in the middle of one leaves the old state or the new one: nothing forbidden passes, no allowed flow is cut.", run: openWindow},
+		{Name: "network/packets/disturbed", Contract: "Whatever somebody else removes of what is the driver's, nothing forbidden passes, and it comes back by itself.", Disturbed: true, run: disturbed},
 		{Name: "network/packets/policies", Contract: "A packet passes when any rule of any set allows it, or it answers one that passed; else it is dropped. Flows that only a removed rule or member allowed are cut.", run: randomPolicies},
 		{Name: "network/packets/node", Contract: "Rules hold for what goes between a guest and the node too.", Network: driverv1.NetworkFeature_NETWORK_FEATURE_NAT, run: nodeAndGuest},
 		{Name: "network/packets/limits", Contract: "Limits on an interface's traffic hold.", Network: driverv1.NetworkFeature_NETWORK_FEATURE_LIMITS, run: limits},

@@ -79,6 +79,7 @@ func firstPacket(t T, e *Env) {
 			t.Fatalf("passed before the rules: %d out of the guest, %d to it, %d with another's address", through[0], through[1], through[2])
 		}
 	}
+	t.Logf("evidence: ports that packets waited for, on both sides; packets that passed | %d; 0", e.o.Network.Packets.Ports)
 }
 
 // first plugs in one guest that sends to its peer all the while, is sent to, and lies. What of that passed is returned: out, in, and lies.

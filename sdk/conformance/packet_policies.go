@@ -235,7 +235,8 @@ func randomPolicies(t T, e *Env) {
 		}
 		o.remember(shots)
 	}
-	t.Logf("%d policies in %s, %d packets of which %d were dropped, %d lost once; seed %d", opts.Policies, time.Since(began).Round(time.Millisecond), o.sent, o.dropped, o.resent, opts.Seed)
+	t.Logf("evidence: random policies; packets, of which dropped, of which sent twice; seed; seconds | %d; %d, %d, %d; %d; %.0f",
+		opts.Policies, o.sent, o.dropped, o.resent, opts.Seed, time.Since(began).Seconds())
 	if o.resent > o.sent/100 {
 		t.Errorf("%d of %d packets had to be sent twice", o.resent, o.sent)
 	}

@@ -88,10 +88,14 @@ func TestPacketDefectsAreNoticed(t *testing.T) {
 		"ignores-link-down":  "network/packets/link-down",
 		"flushes":            "network/packets/window",
 		"opens-on-detach":    "network/packets/detach",
+		"opens-when-flushed": "network/packets/disturbed",
 	} {
 		t.Run(defects, func(t *testing.T) {
 			o := enforcing(t, defects)
 			o.Only = []string{check}
+			o.Network.Packets.Seconds, o.Network.Packets.Disturbances = 2, []conformance.Disturbance{{Name: "rules flushed", Do: func(ctx context.Context) error {
+				return exec.CommandContext(ctx, "iptables-nft", "-F").Run() // which the driver never looks after
+			}}}
 			ran := 0
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()

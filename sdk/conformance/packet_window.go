@@ -153,6 +153,7 @@ func openWindow(t T, e *Env) {
 	w.a.ends(t, w.b)
 	w.b.ends(t, w.a)
 	w.judge(t, probes, w.overflows(t)-before)
+	t.Logf("evidence: updates, kills of the plugin, under fire | %d, %d", opts.Updates, opts.Kills)
 	call(t, e.network().ApplyRuleSet, &driverv1.ApplyRuleSetRequest{RuleSet: &driverv1.RuleSet{
 		RuleSetId: w.set.id, Mark: e.mark(w.set.id), Generation: w.gen + 1, Rules: anything(),
 	}})

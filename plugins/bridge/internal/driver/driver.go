@@ -44,7 +44,8 @@ type Driver struct {
 	inForce  *filter.Rendered // what the kernel has, as far as is known
 	inactive string           // why the first layer is not in force; empty = it is
 	foreign  map[string]string
-	stop     func() // of the watchers
+	stop     func()                       // of the watchers
+	unhealed struct{ filter, links bool } // what could not be put right, and is tried again
 	owner    owner
 	owned    bool
 }

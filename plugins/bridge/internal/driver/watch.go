@@ -79,6 +79,7 @@ func (d *Driver) follow(ctx context.Context, links <-chan []string) {
 			d.lookAgain(ctx)
 			if n++; n%checkEvery == 0 {
 				d.healRest(ctx)
+				d.healAgain(ctx)
 			}
 		}
 	}
@@ -131,6 +132,7 @@ func (d *Driver) healFilter(ctx context.Context, c monitor.Change) {
 	}
 	d.stale.Store(false)
 	d.inForce = nil
+	d.unhealed.filter = true // until the end
 	have, err := d.kernel.Read(ctx)
 	if err != nil {
 		d.failing(ctx, "FILTER_FAILED", err)
@@ -145,13 +147,16 @@ func (d *Driver) healFilter(ctx context.Context, c monitor.Change) {
 	}
 	diffs = append(filter.Differences(&found, want), diffs...)
 	if len(diffs) == 0 {
+		d.unhealed.filter = false
 		return
 	}
 	d.inForce = have
+	d.healSets(ctx) // rules refer to them
 	if err := d.filter(ctx, d.state); err != nil {
 		d.failing(ctx, "REPAIR_FAILED", err)
 		return
 	}
+	d.unhealed.filter = false
 	objects := d.objects()
 	told := map[string]bool{}
 	for _, x := range diffs {
@@ -179,6 +184,8 @@ func (d *Driver) failing(ctx context.Context, reason string, err error) {
 func (d *Driver) healLinks(ctx context.Context) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	failed := d.unhealed.links
+	d.unhealed.links = false
 	for _, id := range record.IDs(d.state.Networks) {
 		steps, err := linkNetwork(d.state.Networks[id]).Steps()
 		if err != nil || len(steps) == 0 {
@@ -186,9 +193,41 @@ func (d *Driver) healLinks(ctx context.Context) {
 		}
 		if err := d.ensureLinks(ctx, d.state, id); err != nil {
 			d.failing(ctx, "REPAIR_FAILED", err)
+			d.unhealed.links = true
 			continue
 		}
 		d.Events.NetworkDrift(id, steps[0].Detail+"; repaired")
+	}
+	if failed && !d.unhealed.links {
+		d.well()
+	}
+}
+
+// healAgain tries again what could not be put right, although nobody tells of a change: what was missing, an uplink for example, need not be ours.
+func (d *Driver) healAgain(ctx context.Context) {
+	d.mu.Lock()
+	again := d.unhealed
+	d.mu.Unlock()
+	if again.filter {
+		d.healFilter(ctx, monitor.Change{})
+	}
+	if again.links {
+		d.healLinks(ctx)
+	}
+}
+
+// healSets puts address sets right. Needs mu.
+func (d *Driver) healSets(ctx context.Context) {
+	changed := d.sets.Changed(d.state)
+	if len(changed) == 0 {
+		return
+	}
+	if err := d.sets.Restore(d.state); err != nil {
+		d.failing(ctx, "REPAIR_FAILED", err)
+		return
+	}
+	for _, id := range changed {
+		d.Events.NetworkDrift(id, "address set changed; repaired")
 	}
 }
 
@@ -196,13 +235,7 @@ func (d *Driver) healLinks(ctx context.Context) {
 func (d *Driver) healRest(ctx context.Context) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, id := range d.sets.Changed(d.state) {
-		if err := d.sets.Restore(d.state); err != nil {
-			d.failing(ctx, "REPAIR_FAILED", err)
-			return
-		}
-		d.Events.NetworkDrift(id, "address set changed; repaired")
-	}
+	d.healSets(ctx)
 	for _, id := range record.IDs(d.state.Networks) {
 		if detail := d.serviceDrift(id); detail != "" {
 			if err := d.serve(ctx, d.state, id); err != nil {
