@@ -31,8 +31,16 @@ func pluginDir(t testing.TB) string {
 	return dir
 }
 
-// sample is the seed of the policies that make test tries, so that a tree is judged alike each time; LIMIQUANTIX_TEST_SEED takes another.
+// Of random policies make test tries 300 with the seed sample, so that a tree is judged alike each time, and 12 on the kernel's datapath, which is tested in a slow machine;
+// LIMIQUANTIX_TEST_COUNT and LIMIQUANTIX_TEST_SEED take others.
 const sample = 1
+
+func policies() int {
+	if datapath() == "system" {
+		return 12
+	}
+	return 300
+}
 
 // disturbances are what ovs-ofctl and ovs-vsctl can take away from the driver's bridge. What somebody adds, a flow that lets pass or the failure mode "standalone", opens until it is put right (TestDrift).
 func (o *openvswitch) disturbances() (all []conformance.Disturbance) {
@@ -55,14 +63,14 @@ func (o *openvswitch) disturbances() (all []conformance.Disturbance) {
 // The contract of the SDK, seen by calls and by packets. When all is deleted nothing of ours is left in the switch.
 func TestConformance(t *testing.T) {
 	o := newSwitch(t)
-	o.vsctl("add-br", "br-hand", "--", "set", "bridge", "br-hand", "datapath_type=netdev", "external_ids:somebody=else")
+	o.vsctl("add-br", "br-hand", "--", "set", "bridge", "br-hand", "datapath_type="+datapath(), "external_ids:somebody=else")
 	conformance.Test(t, conformance.Options{
 		Plugin: host.Spec{Dir: pluginDir(t), ConfigJSON: o.config("")},
 		Network: conformance.NetworkOptions{
 			Spec: func(n int) *driverv1.NetworkSpec {
 				return &driverv1.NetworkSpec{Type: driverv1.NetworkType_NETWORK_TYPE_OVS, Subnets: []*driverv1.SubnetSpec{{Cidr: fmt.Sprintf("10.213.%d.0/24", n)}}}
 			},
-			Packets: &conformance.PacketOptions{Policies: 12, Seed: sample, Disturbances: o.disturbances(), OVS: guest.OVS{Database: "unix:" + o.dir + "/db.sock", Placed: o.deepen}},
+			Packets: &conformance.PacketOptions{Policies: policies(), Seed: sample, Disturbances: o.disturbances(), OVS: guest.OVS{Database: "unix:" + o.dir + "/db.sock", Placed: o.deepen}},
 		},
 		Brief: true,
 	})

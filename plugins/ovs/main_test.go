@@ -145,9 +145,19 @@ func (o *openvswitch) ofctl(bridge, verb string, args ...string) string {
 	return run(o.t, "ovs-ofctl", append([]string{"-O", "OpenFlow14", verb, "unix:" + o.dir + "/" + bridge + ".mgmt"}, args...)...)
 }
 
+// datapathEnv names the datapath that is tested: system, the kernel's, or netdev, the one in user space, which needs nothing of the kernel and is tested unless something is said.
+const datapathEnv = "LIMIQUANTIX_TEST_DATAPATH"
+
+func datapath() string {
+	if d := os.Getenv(datapathEnv); d != "" {
+		return d
+	}
+	return "netdev"
+}
+
 // config is the plugin's configuration for this switch.
 func (o *openvswitch) config(more string) string {
-	return `{"run_directory":"` + o.dir + `","datapath":"netdev"` + more + `}`
+	return `{"run_directory":"` + o.dir + `","datapath":"` + datapath() + `"` + more + `}`
 }
 
 // soon waits until f is content.

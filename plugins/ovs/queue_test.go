@@ -17,6 +17,9 @@ const queueBytes = 64 << 20
 // deepen gives the sockets of a device, by which the switch takes what its guest sends, a queue that holds what comes while the switch is held up, as the guests' own queues do. With the
 // datapath in user space the switch takes packets of taps in the thread that also takes flows.
 func (o *openvswitch) deepen(device string) error {
+	if datapath() != "netdev" {
+		return nil
+	}
 	link, err := net.InterfaceByName(device)
 	if err != nil {
 		return err

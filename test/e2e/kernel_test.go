@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	driverv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/driver/v1"
 	"github.com/limiquantix/limiquantix/sdk/host"
 	"github.com/limiquantix/limiquantix/test/lab/guest"
+	"github.com/limiquantix/limiquantix/test/stack"
 )
 
 const (
@@ -192,4 +194,36 @@ for id in 7 8; do ip -n plain link add link eth0 name v$id type vlan id $id; ip 
 		t.Fatal(err)
 	}
 	b.must(t, "ip link show up0; ! ls /sys/class/net | grep ^lq[bqt]")
+}
+
+// The ovs driver on the kernel's datapath, which this machine need not have: the tests of the driver run in the lab guest, packets and all.
+func TestOVSKernelDatapath(t *testing.T) {
+	share := t.TempDir()
+	root, err := stack.Root()
+	if err != nil {
+		t.Fatal(err)
+	}
+	build := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", filepath.Join(share, "ovs.test"), ".")
+	build.Dir, build.Env = filepath.Join(root, "plugins", "ovs"), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	g := guest.Start(t, guest.Options{Share: share})
+	if out, err := g.Sh(t.Context(), "export PATH=/usr/sbin:/sbin:/bin; modprobe tun; mkdir -p /dev/net; [ -c /dev/net/tun ] || mknod /dev/net/tun c 10 200"); err != nil {
+		t.Fatal(out, err)
+	}
+	var out strings.Builder
+	err = g.Exec(t.Context(), guest.Cmd{
+		Argv: []string{"/host/ovs.test", "-test.v", "-test.timeout=20m", "-test.run", "^TestConformance$/^network$/^(check|packets)$"}, Dir: "/tmp", Stdout: &out, Stderr: &out,
+		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LIMIQUANTIX_TEST_DATAPATH=system"},
+	})
+	text := out.String()
+	if err != nil || !strings.Contains(text, "--- PASS: TestConformance") || strings.Contains(text, "--- SKIP") {
+		t.Fatalf("%v: %s", err, text[max(0, len(text)-8000):])
+	}
+	for line := range strings.Lines(text) {
+		if strings.Contains(line, "evidence: ") || strings.HasPrefix(line, "--- PASS") {
+			t.Log("kernel datapath:", strings.TrimSpace(line))
+		}
+	}
 }

@@ -73,7 +73,7 @@ var cookieField = regexp.MustCompile(`cookie=(0x[0-9a-f]+|0)`)
 
 // Differences compares the bridge with flows, reading both the switch's way.
 func (b Bridge) Differences(ctx context.Context, flows string) (ds []Difference, err error) {
-	out, err := b.run(ctx, flows, "OpenFlow14", "diff-flows", "/dev/stdin")
+	out, err := b.run(ctx, flows, "OpenFlow14", "diff-flows", "/proc/self/fd/0") // it takes "-" for a switch
 	if err != nil {
 		return nil, err
 	}
