@@ -5,7 +5,8 @@
 set -u
 dir=$1 name=$2 mode=$3
 
-mount --make-rprivate / || true
+# What an agent outside mounts for its guests later is to be seen in here, where the machine shares its mounts; what is mounted in here stays in here.
+mount --make-rslave / || true
 mount -t proc proc /proc
 hostname "$name"
 cp /etc/hosts "$dir/hosts" && echo "127.0.1.1 $name" >>"$dir/hosts" && mount --bind "$dir/hosts" /etc/hosts

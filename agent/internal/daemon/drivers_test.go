@@ -48,6 +48,7 @@ type fakeHost struct {
 	hung     map[string]bool  // by pool: likewise
 	ended    map[string]int   // calls that hung, by method
 	sick     string           // pools say so of themselves
+	noPool   error            // what EnsurePool answers
 	shared   bool             // pools are one place for several nodes
 	reboots  func()           // called in a reboot, if set
 	deafTo   bool             // guests ignore shutdown requests
@@ -383,7 +384,15 @@ func (h *fakeHost) poolKnown(id string) error {
 }
 
 func (h *fakeHost) EnsurePool(_ context.Context, r *driverv1.EnsurePoolRequest) (*driverv1.EnsurePoolResponse, error) {
-	h.do(func() { h.pools[r.GetPoolId()] = true })
+	var err error
+	h.do(func() {
+		if err = h.noPool; err == nil {
+			h.pools[r.GetPoolId()] = true
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
 	return &driverv1.EnsurePoolResponse{Pool: &driverv1.Pool{PoolId: r.GetPoolId(), Health: driverv1.HealthState_HEALTH_STATE_HEALTHY, CapacityBytes: 1 << 40}}, nil
 }
 

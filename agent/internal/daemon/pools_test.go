@@ -6,7 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/limiquantix/limiquantix/proto/fault"
 	agentv1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/agent/v1"
+	metav1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/meta/v1"
 	storagev1 "github.com/limiquantix/limiquantix/proto/gen/limiquantix/storage/v1"
 )
 
@@ -105,6 +107,40 @@ func TestSickPool(t *testing.T) {
 	})
 	l.host.do(func() { l.host.sick = "" })
 	l.ctrl.wait("the VM well again", func() bool { return l.ctrl.vms[vmID].GetStatus().GetReason() == "" })
+}
+
+// A new pool that fails in a way that may pass is unhealthy at once, and not settled until it has failed for a while; one whose parameters are wrong is.
+func TestPoolSettles(t *testing.T) {
+	l := newPoolLab(t)
+	status := func(what string, ok func(*storagev1.PoolNodeStatus) bool) {
+		t.Helper()
+		l.ctrl.wait(what, func() bool { return ok(l.ctrl.pools[otherPool].GetStatus()) })
+	}
+	unhealthy := func(generation int64) func(*storagev1.PoolNodeStatus) bool {
+		return func(s *storagev1.PoolNodeStatus) bool {
+			return s.GetHealth() == storagev1.PoolHealth_POOL_HEALTH_UNHEALTHY && s.GetObservedGeneration() == generation
+		}
+	}
+	l.host.do(func() { l.host.noPool = fault.New(metav1.Reason_REASON_BACKEND_UNAVAILABLE, "no server answers") })
+	l.ctrl.set(namedPool(otherPool, "other"))
+	status("an unsettled pool", unhealthy(0))
+	status("a settled pool", unhealthy(1))
+	l.host.do(func() { l.host.noPool = nil })
+	status("a pool", func(s *storagev1.PoolNodeStatus) bool {
+		return s.GetHealth() == storagev1.PoolHealth_POOL_HEALTH_HEALTHY && s.GetObservedGeneration() == 1
+	})
+	l.host.do(func() {
+		l.host.noPool = fault.Invalid(fault.Violation{Field: "parameters.path", Description: "is no folder"})
+		delete(l.host.pools, otherPool)
+	})
+	changed := namedPool(otherPool, "other")
+	changed.GetPool().Pool.Meta.Generation = 2
+	began := time.Now()
+	l.ctrl.set(changed)
+	status("a wrong pool", unhealthy(2))
+	if d := time.Since(began); d > 4*time.Second {
+		t.Errorf("wrong parameters were settled after %s", d)
+	}
 }
 
 // In a shared pool an executor works while its lease lives: what is under way ends with it, nothing is begun after it, and a new one lets it go on. Disks are attached all the same.

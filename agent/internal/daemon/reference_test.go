@@ -250,8 +250,9 @@ func TestLifeWithKilledPlugin(t *testing.T) {
 	inPlace(portB)
 	l.ctrl.wait("the second rules", func() bool { r := l.ctrl.rules[groupID]; return r.GetInForce() && r.GetGeneration() == 2 })
 	l.ctrl.set(members("10.0.0.2", "10.0.0.3"))
-	for i := 4; slices.Contains(k.left(), "after UpdateAddressSet") && i < 40; i++ { // the first one ended with the whole set, with its rules
-		l.ctrl.set(members("10.0.0.2", fmt.Sprintf("10.0.0.%d", i)))
+	deadline := time.Now().Add(30 * time.Second)
+	for i := 0; slices.Contains(k.left(), "after UpdateAddressSet") && time.Now().Before(deadline); i++ { // the first one ended with the whole set, with its rules
+		l.ctrl.set(members("10.0.0.2", fmt.Sprintf("10.0.0.%d", 4+i%200)))
 		l.host.pause()
 	}
 	l.ctrl.set(vm(3, nics(portA)))

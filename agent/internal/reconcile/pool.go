@@ -32,6 +32,8 @@ type poolState struct {
 	problem  string // why it is not usable
 	reason   string
 	failures int
+	since    time.Time // of the first of them
+	observed int64     // generation that was decided on, for good or ill
 
 	timeouts int                // calls in a row that timed out
 	silent   int                // looks in a row that were not answered in time
@@ -39,6 +41,10 @@ type poolState struct {
 	calls    map[*poolCall]bool // under way
 	trouble  string             // what its VMs were last told
 }
+
+// poolSettles is how long a pool that is new or changed may fail in ways that may pass, a plugin that is just being started or an answer that was lost, before that is what came of
+// the change: an operation that has failed is not taken up again when the pool works a moment later.
+const poolSettles = 5 * time.Second
 
 func (e *Engine) poolState(id string) *poolState {
 	s := e.pools[id]
@@ -144,7 +150,9 @@ func (e *Engine) poolFailed(w *want, p Plugin, err error) (time.Duration, string
 		e.mu.Unlock()
 		return 50 * time.Millisecond, resultFailed
 	}
-	s.failures++
+	if s.failures++; s.failures == 1 {
+		s.since = e.now()
+	}
 	if kindOf(err) != failSoon {
 		s.ensured = 0
 	}
@@ -159,9 +167,12 @@ func (e *Engine) poolFailed(w *want, p Plugin, err error) (time.Duration, string
 	case pr.kind != failSlow:
 		pr.retryIn(min(pr.retry, e.poolEvery))
 	}
+	if pr.permanent || pr.kind == failSlow || e.now().Sub(s.since) >= poolSettles {
+		s.observed = d.GetPool().GetMeta().GetGeneration()
+	}
 	status := &storagev1.PoolNodeStatus{
 		NodeId: e.node, Health: storagev1.PoolHealth_POOL_HEALTH_UNHEALTHY, Reason: pr.reason, Message: pr.message, ObserveTime: timestamppb.New(e.now()),
-		ObservedGeneration: d.GetPool().GetMeta().GetGeneration(), Shared: p.Capabilities.GetStorage().GetSharedPools(),
+		ObservedGeneration: s.observed, Shared: p.Capabilities.GetStorage().GetSharedPools(),
 		CapacityBytes: s.pool.GetCapacityBytes(), UsedBytes: s.pool.GetUsedBytes(),
 	}
 	e.mu.Unlock()
@@ -216,9 +227,9 @@ func (e *Engine) poolUsable(w *want, p Plugin, pool *driverv1.Pool) {
 	e.mu.Lock()
 	s := e.poolState(id)
 	first := s.ensured != p.Instance || s.problem != ""
-	s.ensured, s.version, s.pool, s.problem, s.reason, s.failures = p.Instance, w.obj.GetVersion(), pool, "", "", 0
-	e.mu.Unlock()
 	generation := d.GetPool().GetMeta().GetGeneration()
+	s.ensured, s.version, s.pool, s.problem, s.reason, s.failures, s.observed = p.Instance, w.obj.GetVersion(), pool, "", "", 0, generation
+	e.mu.Unlock()
 	if e.current(w) {
 		e.reporter.Pool(&agentv1.PoolReport{PoolId: id, Status: &storagev1.PoolNodeStatus{
 			NodeId: e.node, Health: storagev1.PoolHealth(pool.GetHealth()), Reason: pool.GetReason(), Message: pool.GetMessage(),
