@@ -18,8 +18,8 @@ import (
 
 var (
 	bootLimit = 5 * time.Minute // ten times what a boot takes on two quiet cores, and more
-	binaries string
-	shared   struct {
+	binaries  string
+	shared    struct {
 		once sync.Once
 		s    *stack.Stack
 		err  error
