@@ -35,6 +35,9 @@ func foreign(t testing.TB) string {
 		if strings.HasPrefix(line, "*") {
 			table = line
 		}
+		if line == "COMMIT\n" {
+			table = ""
+		}
 		if strings.Contains(line, "LQ") || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "*") || line == "COMMIT\n" || strings.HasPrefix(line, ":") && strings.Contains(line, " ACCEPT ") {
 			continue
 		}
