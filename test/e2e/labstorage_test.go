@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -122,7 +123,7 @@ func inside(t *testing.T, prepare string) {
 	backendOn(t, g, prepare)
 	var out strings.Builder
 	err = g.Exec(t.Context(), guest.Cmd{
-		Argv: []string{"chroot", "/both", self, "-test.v", "-test.timeout=90m", "-test.run", "^" + t.Name() + "$"}, Dir: "/", Stdout: &out, Stderr: &out,
+		Argv: []string{"chroot", "/both", self, "-test.v", "-test.timeout=90m", "-test.run", "^" + t.Name() + "$"}, Dir: "/", Stdout: io.MultiWriter(&out, os.Stderr), Stderr: &out, // it takes so long that one wants to see
 		Env: []string{
 			"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + os.Getenv("HOME"), "TMPDIR=/run/lq", insideEnv + "=1", stack.BinEnv + "=" + binaries, lab.CacheEnv + "=" + os.Getenv(lab.CacheEnv),
 		},
