@@ -262,11 +262,12 @@ func (s *suite) trials(full bool) {
 
 // trial tries the acts that visited the point, until one does again.
 func (s *suite) trial(one trial) error {
-	ctx, cancel := context.WithTimeout(s.t.Context(), 4*s.bound)
-	defer cancel()
 	var err error
 	for _, i := range s.acts[one.point] {
-		if _, err = s.perform(ctx, acts[i], one.point, one.action); !errors.Is(err, errNotVisited) {
+		ctx, cancel := context.WithTimeout(s.t.Context(), 4*s.bound)
+		_, err = s.perform(ctx, acts[i], one.point, one.action)
+		cancel()
+		if !errors.Is(err, errNotVisited) {
 			return err
 		}
 	}
