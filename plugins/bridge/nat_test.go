@@ -148,3 +148,37 @@ func TestLease(t *testing.T) {
 		t.Errorf("dnsmasq was started again: %s, then %s", pid, again)
 	}
 }
+
+// A routed network: guests are known outside by their own addresses, both ways and under their rules; the node itself stays shut to them.
+func TestRouted(t *testing.T) {
+	l := launch(t)
+	t.Cleanup(func() { l.collect(t) })
+	o := outside(t)
+	run(t, "ip", "addr", "add", "2001:db8:f::1/64", "dev", "up0", "nodad")
+	o.run(t, "ip", "addr", "add", "2001:db8:f::2/64", "dev", "eth0", "nodad")
+	o.run(t, "ip", "route", "add", "198.51.100.0/24", "via", "192.0.2.1")
+	o.run(t, "ip", "route", "add", "2001:db8:a::/64", "via", "2001:db8:f::1")
+	o.serve(t, "outside")
+	web := newID()
+	l.apply(t, web, 1, ingress(6, 80))
+	n := l.network(t, &driverv1.NetworkSpec{
+		Type: driverv1.NetworkType_NETWORK_TYPE_BRIDGE, Egress: driverv1.EgressMode_EGRESS_MODE_ROUTED,
+		Subnets: []*driverv1.SubnetSpec{{Cidr: "198.51.100.0/24", Gateway: "198.51.100.1", Dhcp: true}, {Cidr: "2001:db8:a::/64", Gateway: "2001:db8:a::1"}},
+	})
+	g := n.attach(t, "02:00:00:00:00:0a", []string{"198.51.100.10", "2001:db8:a::10"}, web).plug(t)
+	g.serve(t, "guest")
+	g.wantGet(t, "http://192.0.2.2/cgi-bin/who", "outside 198.51.100.10")
+	g.wantGet(t, "http://[2001:db8:f::2]/cgi-bin/who", "outside 2001:db8:a::10")
+	o.wantGet(t, "http://198.51.100.10/cgi-bin/who", "guest 192.0.2.2")
+	o.wantGet(t, "http://[2001:db8:a::10]/cgi-bin/who", "guest 2001:db8:f::2")
+	o.wantPing(t, "198.51.100.10", false) // no rule lets it
+	if got, ok := g.get("http://192.0.2.1:22/"); ok {
+		t.Error("the node is open to guests:", got)
+	}
+	l.apply(t, web, 2, ingress(6, 81))
+	for _, url := range []string{"http://198.51.100.10/cgi-bin/who", "http://[2001:db8:a::10]/cgi-bin/who"} {
+		if got, ok := o.get(url); ok {
+			t.Errorf("%s passes by the rules: %s", url, got)
+		}
+	}
+}
