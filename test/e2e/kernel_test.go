@@ -214,11 +214,11 @@ func TestOVSKernelDatapath(t *testing.T) {
 	}
 	var out strings.Builder
 	err = g.Exec(t.Context(), guest.Cmd{
-		Argv: []string{"/host/ovs.test", "-test.v", "-test.timeout=20m", "-test.run", "^TestConformance$/^network$/^(check|packets)$"}, Dir: "/tmp", Stdout: &out, Stderr: &out,
+		Argv: []string{"/host/ovs.test", "-test.v", "-test.timeout=20m", "-test.run", "^(TestConformance|TestTunnel)$/^network$/^(check|packets)$"}, Dir: "/tmp", Stdout: &out, Stderr: &out,
 		Env: []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LIMIQUANTIX_TEST_DATAPATH=system"},
 	})
 	text := out.String()
-	if err != nil || !strings.Contains(text, "--- PASS: TestConformance") || strings.Contains(text, "--- SKIP") {
+	if err != nil || !strings.Contains(text, "--- PASS: TestConformance") || !strings.Contains(text, "--- PASS: TestTunnel") || strings.Contains(text, "--- SKIP") {
 		t.Fatalf("%v: %s", err, text[max(0, len(text)-8000):])
 	}
 	for line := range strings.Lines(text) {
