@@ -181,7 +181,12 @@ func (l launched) kill(t *testing.T) {
 // eventually waits until f is content.
 func eventually(t *testing.T, what string, f func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	soonIn(t, time.Minute, what, f)
+}
+
+func soonIn(t *testing.T, limit time.Duration, what string, f func() error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	for {
 		err := f()
@@ -209,7 +214,12 @@ func TestConformance(t *testing.T) {
 // wantEmpty fails the test unless nothing of ours is left in the Ceph pool.
 func (p cephPool) wantEmpty(t *testing.T) {
 	t.Helper()
-	eventually(t, "leftovers in "+p.name, func() error {
+	p.emptyWithin(t, time.Minute)
+}
+
+func (p cephPool) emptyWithin(t *testing.T, limit time.Duration) {
+	t.Helper()
+	soonIn(t, limit, "leftovers in "+p.name, func() error {
 		out, err := p.RBD(t.Context(), "ls", p.name)
 		if err == nil && out != "" {
 			err = errors.New(out)

@@ -23,7 +23,9 @@ func (p *Pool) sweepEvery(ctx context.Context) {
 	for {
 		s, end, err := p.begin(ctx, p.slots)
 		if err == nil {
-			err = guarded(s.sweep)
+			if err = guarded(s.sweep); err != nil {
+				p.left()
+			}
 			end(err)
 		}
 		if err != nil && ctx.Err() == nil {
@@ -155,6 +157,7 @@ func (s *Session) removeImage(image string) (gone bool, err error) {
 		return false, err
 	}
 	if err := rbd.RemoveImage(s.conn.io, image); is(err, syscall.EBUSY) {
+		slog.Warn("an RBD image that is to be removed is open", "image", image, "at", s.openAt(image))
 		s.left()
 		return false, nil
 	} else if err != nil && !is(err, syscall.ENOENT) {
@@ -179,6 +182,18 @@ func (s *Session) removeImage(image string) (gone bool, err error) {
 		_, err = s.removeImage(parent)
 	}
 	return true, err
+}
+
+// openAt says who has an RBD image open, this client too.
+func (s *Session) openAt(image string) (addrs []string) {
+	_ = s.withReadOnly(image, rbd.NoSnapshot, func(img *rbd.Image) error {
+		found, err := img.ListWatchers()
+		for _, w := range found {
+			addrs = append(addrs, w.Addr)
+		}
+		return err //nolint:wrapcheck // for the log
+	})
+	return addrs
 }
 
 // emptied removes the snapshots of an RBD image and says what it rests on; clear is false while something rests on one of them.
