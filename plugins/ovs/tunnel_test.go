@@ -49,7 +49,7 @@ func tunnelled(node int) *driverv1.NetworkSpec {
 
 func peerNode(n int) string { return fmt.Sprintf("dddddddd-0000-4000-8000-00000000001%d", n) }
 
-// Two nodes, each with an Open vSwitch of its own: a guest reaches the one of two on the other node whose rules let it, through the tunnel, and an address that nobody has is not asked for there.
+// Two nodes, each with an Open vSwitch of its own: a guest reaches the one of two on the other node whose rules let it, through the tunnel, with packets as large as the network's MTU.
 func TestTunnel(t *testing.T) {
 	if word := os.Getenv(farNode); word != "" {
 		p := tunnelNode(t, 1)

@@ -3,6 +3,7 @@ package rbdpool
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -91,18 +92,22 @@ func (s *Session) withReadOnly(name, snapshot string, f func(*rbd.Image) error) 
 	return backend(err, "RBD image %s", name)
 }
 
-// watchers are the addresses of clients that have an RBD image open, without this one.
-func (s *Session) watchers(name string) (addrs []string, err error) {
+// openAt are the addresses of clients that have an RBD image open, this one's too.
+func (s *Session) openAt(name string) (addrs []string, err error) {
 	err = s.withReadOnly(name, rbd.NoSnapshot, func(img *rbd.Image) error {
 		found, err := img.ListWatchers()
 		for _, w := range found {
-			if w.Addr != s.conn.addr {
-				addrs = append(addrs, w.Addr)
-			}
+			addrs = append(addrs, w.Addr)
 		}
 		return err //nolint:wrapcheck // withReadOnly does
 	})
 	return addrs, err
+}
+
+// watchers are those without this client's.
+func (s *Session) watchers(name string) ([]string, error) {
+	addrs, err := s.openAt(name)
+	return slices.DeleteFunc(addrs, func(a string) bool { return a == s.conn.addr }), err
 }
 
 // wantUnwatched refuses an RBD image that a client has open, whoever it is: that is told apart from BUSY, where a call of ours is under way.

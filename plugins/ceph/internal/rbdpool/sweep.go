@@ -157,7 +157,8 @@ func (s *Session) removeImage(image string) (gone bool, err error) {
 		return false, err
 	}
 	if err := rbd.RemoveImage(s.conn.io, image); is(err, syscall.EBUSY) {
-		slog.Warn("an RBD image that is to be removed is open", "image", image, "at", s.openAt(image))
+		at, err := s.openAt(image)
+		slog.Warn("an RBD image that is to be removed is open", "image", image, "at", at, "error", err)
 		s.left()
 		return false, nil
 	} else if err != nil && !is(err, syscall.ENOENT) {
@@ -182,18 +183,6 @@ func (s *Session) removeImage(image string) (gone bool, err error) {
 		_, err = s.removeImage(parent)
 	}
 	return true, err
-}
-
-// openAt says who has an RBD image open, this client too.
-func (s *Session) openAt(image string) (addrs []string) {
-	_ = s.withReadOnly(image, rbd.NoSnapshot, func(img *rbd.Image) error {
-		found, err := img.ListWatchers()
-		for _, w := range found {
-			addrs = append(addrs, w.Addr)
-		}
-		return err //nolint:wrapcheck // for the log
-	})
-	return addrs
 }
 
 // emptied removes the snapshots of an RBD image and says what it rests on; clear is false while something rests on one of them.
