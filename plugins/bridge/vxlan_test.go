@@ -142,7 +142,7 @@ func tunnelEnd(t *testing.T, i int) {
 // capture begins to listen and returns a function that ends it and says what was seen.
 func capture(t testing.TB, dev, filter string, in ...space) func() string {
 	t.Helper()
-	args := []string{"tcpdump", "-l", "-n", "-e", "-i", dev, filter}
+	args := []string{"tcpdump", "--immediate-mode", "-l", "-n", "-e", "-i", dev, filter}
 	cmd := exec.Command(args[0], args[1:]...)
 	if len(in) > 0 {
 		cmd = in[0].command(args...)
@@ -160,6 +160,7 @@ func capture(t testing.TB, dev, filter string, in ...space) func() string {
 		t.Fatal("tcpdump does not start:", errs.said.String())
 	}
 	return func() string {
+		<-time.After(time.Second) // an interrupted tcpdump drops what it has not read yet
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
 		return out.String()
